@@ -1,0 +1,143 @@
+"""device → gate → [the card guard] → journal. Finds card numbers, track data and verification values in an event.
+
+Pure. It errs towards looking twice: a cheap look over the bytes clears nearly every event, and only what is left is
+decoded and judged by issuer, length and Luhn. It never keeps or returns what it found.
+"""
+
+import re
+from typing import Any
+
+import jiter
+
+_FLATTEN = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
+RUN = b"0" * 13
+"""What a card number leaves in flattened bytes: the shortest has 13 digits."""
+_MASK = bytes.maketrans(b"0123456789", b"**********")
+_SPACES = " \u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
+_JOIN = f"[{_SPACES}{re.escape(_DASHES)}]*"
+_CANDIDATE = re.compile(rf"\d(?:{_JOIN}\d){{12,}}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+_UUID_BYTES = re.compile(_UUID.pattern.encode())
+_TRACK = re.compile(r"%?[Bb]\d{8,19}\^|;\d{8,19}=")
+_VERIFICATION = re.compile(
+    r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|csc|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
+)
+
+# Issuer prefixes (first digits, as ranges) with the lengths they are issued in: ISO/IEC 7812 ranges as card schemes publish them.
+_ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
+    (4, 4, frozenset({13, 16, 18, 19})),
+    (51, 55, frozenset({16})),
+    (2221, 2720, frozenset({16})),
+    (34, 34, frozenset({15})),
+    (37, 37, frozenset({15})),
+    (300, 305, frozenset({14, 16, 19})),
+    (3095, 3095, frozenset({14, 16, 19})),
+    (36, 36, frozenset(range(14, 20))),
+    (38, 39, frozenset({14, 16, 19})),
+    (6011, 6011, frozenset(range(16, 20))),
+    (644, 649, frozenset(range(16, 20))),
+    (65, 65, frozenset(range(16, 20))),
+    (3528, 3589, frozenset(range(16, 20))),
+    (62, 62, frozenset(range(16, 20))),
+    (81, 81, frozenset(range(16, 20))),
+    (50, 50, frozenset(range(13, 20))),
+    (56, 58, frozenset(range(13, 20))),
+    (6304, 6304, frozenset(range(13, 20))),
+    (6390, 6390, frozenset(range(13, 20))),
+    (67, 67, frozenset(range(13, 20))),
+    (2200, 2204, frozenset(range(16, 20))),
+    (9792, 9792, frozenset({16})),
+    (60, 60, frozenset({16})),
+)
+
+
+def flattened(body: bytes, sequence: str | None) -> bytes:
+    """The bytes for the first look: lower case, every digit 0, blanks and dashes gone, and the event's own zero-padded
+    `sequence` taken out, since padding is no card number."""
+    if sequence is not None and len(sequence) >= 13 and sequence.startswith("00000000"):
+        body = body.replace(sequence.encode(), b"", 1)
+    return body.translate(_FLATTEN, b" -")
+
+
+def clean(body: bytes, flat: bytes) -> bool:
+    """Whether strict JSON holds no card data; `flat` is what `flattened` made of it. ValueError where it is not strict."""
+    if clearly_clean(body, flat):
+        return True
+    return _decoded_clean(jiter.from_json(body, catch_duplicate_keys=True))
+
+
+def clearly_clean(body: bytes, flat: bytes) -> bool:
+    """Whether the bytes alone show that there is nothing to find: no run of 13 digits, no escapes, nothing beyond ASCII.
+
+    The envelope's own `specversion` is the one "cv" that an event without verification values has.
+    """
+    if not body.isascii() or (b"\\" in body and b"\\u" in body):
+        return False
+    if RUN in flat and RUN in _UUID_BYTES.sub(b"#", body).translate(_FLATTEN, b" -"):
+        return False
+    return flat.count(b"cv") <= 1 and b"csc" not in flat and b"verif" not in flat and b"securityc" not in flat
+
+
+def masked(head: bytes) -> bytes:
+    """The same bytes with every ASCII digit replaced, and everything beyond ASCII too: nothing of a number is left."""
+    return bytes(byte if byte < 128 else 63 for byte in head).translate(_MASK)
+
+
+def text_clean(text: str) -> bool:
+    """Whether one decoded string holds no card number and no track data."""
+    if len(text) < 10:
+        return True
+    if _TRACK.search(text):
+        return False
+    if "-" in text:
+        text = _UUID.sub("#", text)
+    return not any(_is_card(found.group()) for found in _CANDIDATE.finditer(text))
+
+
+def _decoded_clean(value: Any) -> bool:
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if not text_clean(item):
+                return False
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                if not text_clean(key) or (_VERIFICATION.match(key) and _is_verification_value(inner)):
+                    return False
+                stack.append(inner)
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, int | float) and not isinstance(item, bool) and not _number_clean(item):
+            return False
+    return True
+
+
+def _number_clean(number: float) -> bool:
+    if isinstance(number, float):
+        return not number.is_integer() or abs(number) >= 1e19 or not _is_card(str(abs(int(number))))
+    return not _is_card(str(abs(number)) if abs(number) < 10**20 else "")
+
+
+def _is_verification_value(value: Any) -> bool:
+    """Three or four digits, as text or number."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return isinstance(text, str) and 3 <= len(text.strip()) <= 4 and text.strip().isdecimal()
+
+
+def _is_card(run: str) -> bool:
+    digits = "".join(str(int(char)) for char in run if char.isdecimal())
+    if not 13 <= len(digits) <= 19:
+        return False
+    return any(
+        low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths for low, high, lengths in _ISSUERS
+    ) and _luhn(digits)
+
+
+def _luhn(digits: str) -> bool:
+    total = 0
+    for index, char in enumerate(reversed(digits)):
+        number = int(char) * (2 if index % 2 else 1)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0

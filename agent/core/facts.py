@@ -1,0 +1,80 @@
+"""What each part of the box knows about itself, as frozen values: the vocabulary between stages, the page and the CLI.
+
+Instants are RFC 3339 UTC strings with milliseconds; counts are records; bytes are the events' own bytes.
+"""
+
+from typing import Literal
+
+import msgspec
+
+UplinkState = Literal["online", "degraded", "offline"]
+UplinkCause = Literal[
+    "none", "link", "gateway", "dns", "captive_portal", "tls", "clock", "firewall", "cloud", "cloud_slow", "auth"
+]
+SyncState = Literal["idle", "syncing", "waiting", "held"]
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    """One device as the journal knows it. `stored` and `uploaded` are contiguous device sequences of its newest epoch."""
+
+    device: str
+    epoch: str | None
+    stored: int | None
+    uploaded: int | None
+    gaps: tuple[tuple[int, int], ...]
+    refused_count: int
+    stored_count: int
+    pending_count: int
+    pending_bytes: int
+    last_event_at: str | None
+
+
+class JournalFacts(msgspec.Struct, frozen=True):
+    """The journal at this instant. `last` and `cursor` are sequences of the present epoch."""
+
+    epoch: str
+    last: int
+    cursor: int
+    safe: int
+    pending_count: int
+    pending_bytes: int
+    oldest_pending_at: str | None
+    quarantined_count: int
+    committing: bool
+    writable: bool
+    commits_count: int
+    devices: tuple[DeviceFacts, ...]
+
+
+class DrainFacts(msgspec.Struct, frozen=True):
+    """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None."""
+
+    state: SyncState
+    rate_per_s: float
+    batch_records: int
+    uploaded_count: int
+    rejected_count: int
+    last_success_at: str | None
+    error_code: str | None
+    error_text: str | None
+    next_attempt_at: str | None
+
+
+class UplinkFacts(msgspec.Struct, frozen=True):
+    """The way to the cloud as evidence has it, and since when."""
+
+    state: UplinkState
+    cause: UplinkCause
+    since: str
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """Something that holds, by name; `attention` when a person must act. `id` is stable while it holds."""
+
+    id: str
+    severity: Literal["info", "warning", "critical"]
+    attention: bool
+    title: str
+    text: str
+    hint: str
+    since: str

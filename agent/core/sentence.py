@@ -1,0 +1,114 @@
+"""facts → [the one sentence] → page, tills, command line. What holds, since when, and what to do, in plain words.
+
+Pure. Says only what the facts show: a cloud that fails is never called a failed internet connection.
+"""
+
+from datetime import tzinfo
+from typing import Final
+
+from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkCause, UplinkFacts
+from agent.core.instants import local_time
+
+_OFFLINE: Final[dict[UplinkCause, tuple[str, str]]] = {
+    "none": ("the cloud has not been heard from", ""),
+    "link": ("no connection to the cloud gets through", "Check the router and its cables."),
+    "gateway": ("the router does not answer", "Check the router and its cables."),
+    "dns": ("the name of the cloud cannot be looked up", "Check the router."),
+    "captive_portal": ("the network wants somebody to log in first", "Log in to the network."),
+    "tls": ("no secure connection to the cloud can be made", "Tell support."),
+    "clock": ("the clock of this box is wrong", "Set the clock of this box."),
+    "firewall": ("a firewall blocks the way to the cloud", "Check the firewall rules."),
+    "cloud": ("the cloud does not answer as it should", "It resumes by itself."),
+    "cloud_slow": ("the cloud is too slow to answer", "It resumes by itself."),
+    "auth": ("the cloud refuses this box", "Tell support: the box needs a new token."),
+}
+"""Per cause: what holds, and what to do about it."""
+
+_DEGRADED: Final[dict[UplinkCause, tuple[str, str]]] = {
+    "cloud_slow": ("The cloud answers slowly", ""),
+    "auth": ("The cloud refuses this box's uploads", "Tell support: the box needs a new token."),
+}
+_UPLOADS_FAIL: Final = ("The cloud answers, but uploads fail", "It tries again by itself.")
+
+
+def sentence(
+    journal: JournalFacts,
+    drain: DrainFacts,
+    uplink: UplinkFacts,
+    conditions: tuple[Condition, ...],
+    eta_s: int | None,
+    zone: tzinfo,
+    now_ms: int,
+) -> str:
+    """The plain text for venue staff: the worst thing first, then that selling goes on, then what to do."""
+    if not journal.writable:
+        return _not_writable(conditions)
+    if drain.state == "held":
+        reason = (drain.error_text or "the cloud's answer needs a person").rstrip(". ")
+        return _join(f"Uploading is stopped: {reason}.", _keep_selling(journal), "Tell support.")
+    since = local_time(uplink.since, zone, now_ms)
+    if uplink.state == "offline" and uplink.cause == "none":
+        return _join("The cloud has not been reached yet.", _keep_selling(journal), _attention(conditions))
+    if uplink.state == "offline":
+        what, remedy = _OFFLINE[uplink.cause]
+        return _join(f"Offline since {since}: {what}.", _keep_selling(journal), remedy, _attention(conditions))
+    if uplink.state == "degraded":
+        what, remedy = _DEGRADED.get(uplink.cause, _UPLOADS_FAIL)
+        return _join(f"{what} since {since}.", _keep_selling(journal), remedy, _attention(conditions))
+    return _join("Online.", _online(journal, drain, eta_s, zone, now_ms), _attention(conditions))
+
+
+def _online(journal: JournalFacts, drain: DrainFacts, eta_s: int | None, zone: tzinfo, now_ms: int) -> str:
+    if journal.pending_count == 0:
+        return "Everything is in the cloud."
+    records = count(journal.pending_count, "record")
+    if drain.state == "waiting":
+        again = f" at {local_time(drain.next_attempt_at, zone, now_ms)}" if drain.next_attempt_at else " soon"
+        verb = "is" if journal.pending_count == 1 else "are"
+        return f"{records} {verb} safe on this box; sending goes on{again}."
+    left = "" if eta_s is None else f", {duration(eta_s)} left"
+    return f"Sending {records} to the cloud{left}."
+
+
+def _keep_selling(journal: JournalFacts) -> str:
+    if journal.pending_count == 0:
+        return "Keep selling: new sales are kept safe on this box."
+    verb = "is" if journal.pending_count == 1 else "are"
+    return f"Keep selling: {count(journal.pending_count, 'record')} {verb} safe on this box."
+
+
+def _not_writable(conditions: tuple[Condition, ...]) -> str:
+    what = "Sales cannot be recorded on this box right now."
+    tills = "The tills keep them and try again."
+    worst = next((one for one in conditions if one.severity == "critical"), None)
+    if worst is None:
+        return _join(what, tills, "Tell support.")
+    return _join(what, f"{worst.title.rstrip('. ')}.", tills, worst.hint or "Tell support.")
+
+
+def _attention(conditions: tuple[Condition, ...]) -> str:
+    needed = [one for one in conditions if one.attention]
+    if not needed:
+        return ""
+    more = f" (and {len(needed) - 1} more)" if len(needed) > 1 else ""
+    return f"Needs attention: {needed[0].title.rstrip('. ')}{more}."
+
+
+def count(number: int, noun: str) -> str:
+    """`1 record`, `1,204 records`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A time to wait as people say it: `less than a minute`, `about 4 minutes`, `about 3 hours`."""
+    if seconds < 60:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"about {count(minutes, 'minute')}"
+    hours = round(seconds / 3600)
+    return f"about {count(hours, 'hour')}" if hours < 48 else f"about {count(round(hours / 24), 'day')}"
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,254 @@
+"""journal, drain, uplink, conditions → [status] → tills, page, command line, metrics. One picture, joined from facts.
+
+Pure: shapes and the rules that fill them. Holds no payloads, and never decides anything about records.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import tzinfo
+from typing import Final
+
+import msgspec
+
+from agent.core.facts import (
+    Condition,
+    DeviceFacts,
+    DrainFacts,
+    JournalFacts,
+    SyncState,
+    UplinkCause,
+    UplinkFacts,
+    UplinkState,
+)
+from agent.core.instants import to_text
+from agent.core.sentence import sentence
+
+ETA_S_MAX: Final = 7 * 86_400
+"""A longer estimate says nothing to anybody: then there is none."""
+
+
+class SyncStatus(msgspec.Struct, frozen=True):
+    """How far the journal is up. `progress` runs from 0 to 1 over the backlog that was there when this drain began."""
+
+    state: SyncState
+    pending: int
+    pending_bytes: int
+    oldest_at: str | None
+    rate_per_s: float
+    eta_s: int | None
+    progress: float
+
+
+class VenueStatus(msgspec.Struct, frozen=True):
+    """The retained `pos/v1/venue/status`, field by field."""
+
+    venue: str
+    state: UplinkState
+    cause: UplinkCause
+    since: str
+    sentence: str
+    sync: SyncStatus
+    last_sync_at: str | None
+    safe_to_power_off: bool
+    time: str
+
+
+class DeviceStatus(msgspec.Struct, frozen=True):
+    """One device's share. Sequences are unpadded strings; `eta_s` is the latest at which all of its records are up."""
+
+    device: str
+    epoch: str | None
+    stored: str | None
+    uploaded: str | None
+    gaps: tuple[tuple[str, str], ...]
+    refused: int
+    events: int
+    pending: int
+    pending_bytes: int
+    eta_s: int | None
+    last_event_at: str | None
+
+
+class JournalStatus(msgspec.Struct, frozen=True):
+    """The journal's own figures; sequences are unpadded strings."""
+
+    epoch: str
+    last: str
+    cursor: str
+    safe: str
+    quarantined: int
+    writable: bool
+    commits: int
+
+
+class DrainStatus(msgspec.Struct, frozen=True):
+    """The drain's own figures; `error_code` and `error_text` stand while the last failure lasts."""
+
+    batch_records: int
+    uploaded: int
+    rejected: int
+    error_code: str | None
+    error_text: str | None
+    next_attempt_at: str | None
+
+
+class DiskStatus(msgspec.Struct, frozen=True):
+    """The file system of the state directory, in bytes; `free_bytes` is what the agent may use."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What `/api/v1/status` says beyond the venue's status. `gate` holds counters by name, `uptime_s` the agent's."""
+
+    name: str
+    location: str
+    devices: tuple[DeviceStatus, ...]
+    conditions: tuple[Condition, ...]
+    disk: DiskStatus
+    versions: Mapping[str, str]
+    journal: JournalStatus
+    drain: DrainStatus
+    gate: Mapping[str, int]
+    uptime_s: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The one read model: everything that people and machines are shown comes out of one of these."""
+
+    status: VenueStatus
+    details: Details
+
+
+def to_json(snapshot: Snapshot) -> bytes:
+    """The body of `/api/v1/status`: the venue's status with the details beside its fields."""
+    return msgspec.json.encode(msgspec.to_builtins(snapshot.status) | msgspec.to_builtins(snapshot.details))
+
+
+def from_json(body: bytes) -> Snapshot:
+    """The other way, for the command line. msgspec.DecodeError when it is anything else."""
+    return Snapshot(
+        status=msgspec.json.decode(body, type=VenueStatus), details=msgspec.json.decode(body, type=Details)
+    )
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """One drain, from its begin to nothing pending: sequences after `begin` up to `end` were waiting when it began."""
+
+    epoch: str = ""
+    begin: int = 0
+    end: int = 0
+    moving: bool = False
+    share: float = 1.0
+
+
+def progressed(progress: Progress, journal: JournalFacts, state: SyncState) -> Progress:
+    """The drain's progress after another look at the journal. Within one drain it never goes back.
+
+    A pause (waiting, held) does not end a drain; a new one begins where sending resumes after the former was done, or
+    resumes with more than the former began with.
+    """
+    if journal.pending_count == 0:
+        return Progress(epoch=journal.epoch)
+    moving = state == "syncing"
+    fresh = progress.epoch != journal.epoch or progress.end == 0
+    if moving and not progress.moving:
+        fresh = fresh or journal.cursor >= progress.end or journal.pending_count > progress.end - progress.begin
+    if fresh:
+        return Progress(journal.epoch, journal.cursor, journal.last, moving, 0.0)
+    share = (journal.cursor - progress.begin) / max(1, progress.end - progress.begin)
+    return msgspec.structs.replace(progress, moving=moving, share=max(progress.share, min(1.0, share)))
+
+
+def eta_s(journal: JournalFacts, drain: DrainFacts) -> int | None:
+    """Whole seconds until nothing is pending at the measured rate; None when nothing moves or nobody can tell."""
+    if journal.pending_count == 0 or drain.state != "syncing" or drain.rate_per_s <= 0:
+        return None
+    left_s = math.ceil(journal.pending_count / drain.rate_per_s)
+    return left_s if left_s <= ETA_S_MAX else None
+
+
+def safe_to_power_off(journal: JournalFacts) -> bool:
+    """What devices were told is always on disk; this is False while a commit runs, or while none can succeed."""
+    return journal.writable and not journal.committing
+
+
+def venue_status(
+    journal: JournalFacts,
+    drain: DrainFacts,
+    uplink: UplinkFacts,
+    conditions: tuple[Condition, ...],
+    progress: Progress,
+    *,
+    venue: str,
+    zone: tzinfo,
+    now_ms: int,
+) -> VenueStatus:
+    """The status of the venue at `now_ms`, the wall clock in milliseconds since 1970."""
+    left_s = eta_s(journal, drain)
+    return VenueStatus(
+        venue=venue,
+        state=uplink.state,
+        cause=uplink.cause,
+        since=uplink.since,
+        sentence=sentence(journal, drain, uplink, conditions, left_s, zone, now_ms),
+        sync=SyncStatus(
+            state=drain.state,
+            pending=journal.pending_count,
+            pending_bytes=journal.pending_bytes,
+            oldest_at=journal.oldest_pending_at,
+            rate_per_s=round(drain.rate_per_s, 1) if drain.state == "syncing" else 0.0,
+            eta_s=left_s,
+            progress=math.floor(progress.share * 1000) / 1000,
+        ),
+        last_sync_at=drain.last_success_at,
+        safe_to_power_off=safe_to_power_off(journal),
+        time=to_text(now_ms),
+    )
+
+
+def device_status(facts: DeviceFacts, left_s: int | None) -> DeviceStatus:
+    """One device; `left_s` is the whole journal's estimate, which bounds each device's because nothing overtakes."""
+    return DeviceStatus(
+        device=facts.device,
+        epoch=facts.epoch,
+        stored=_unpadded(facts.stored),
+        uploaded=_unpadded(facts.uploaded),
+        gaps=tuple((str(first), str(last)) for first, last in facts.gaps),
+        refused=facts.refused_count,
+        events=facts.stored_count,
+        pending=facts.pending_count,
+        pending_bytes=facts.pending_bytes,
+        eta_s=left_s if facts.pending_count else None,
+        last_event_at=facts.last_event_at,
+    )
+
+
+def journal_status(facts: JournalFacts) -> JournalStatus:
+    """The journal's own figures as they are shown."""
+    return JournalStatus(
+        epoch=facts.epoch,
+        last=str(facts.last),
+        cursor=str(facts.cursor),
+        safe=str(facts.safe),
+        quarantined=facts.quarantined_count,
+        writable=facts.writable,
+        commits=facts.commits_count,
+    )
+
+
+def drain_status(facts: DrainFacts) -> DrainStatus:
+    """The drain's own figures as they are shown."""
+    return DrainStatus(
+        batch_records=facts.batch_records,
+        uploaded=facts.uploaded_count,
+        rejected=facts.rejected_count,
+        error_code=facts.error_code,
+        error_text=facts.error_text,
+        next_attempt_at=facts.next_attempt_at,
+    )
+
+
+def _unpadded(sequence: int | None) -> str | None:
+    return None if sequence is None else str(sequence)

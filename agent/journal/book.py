@@ -1,0 +1,256 @@
+"""ingest → [journal: what has arrived] → drain. The figures of the log, kept in memory and folded from the records.
+
+The log is the truth; all of this can be made again from it. Loading reads the figures written at the watermark and folds
+in the records behind it, with the same code that folds new ones. Runs on the writer's thread; never commits.
+"""
+
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from agent.core.arrivals import Gap, Place, Receipt, Tally
+from agent.core.events import content_digest
+from agent.journal.database import SQL
+
+AGENT: Final = "agent"
+"""The device name of the box's own records."""
+REFUSED_KEPT: Final = 100
+
+
+class EpochBook:
+    """One counting of one device. `epoch` is None for events without one."""
+
+    __slots__ = ("device", "epoch", "id", "open_gaps", "receipt", "refused", "tally", "uploaded")
+
+    def __init__(self, row: int, device: "DeviceBook", epoch: str | None) -> None:
+        self.id = row
+        self.device = device
+        self.epoch = epoch
+        self.tally = Tally()
+        self.uploaded = Tally()
+        self.open_gaps: dict[Gap, int] = {}
+        self.refused: deque[tuple[str | None, int | None, str, str]] = deque(maxlen=REFUSED_KEPT)
+        self.receipt: Receipt | None = None
+
+    def settle(self) -> None:
+        """After a commit: what may be told from now on."""
+        counted = self.epoch is not None
+        contiguous = self.tally.contiguous
+        self.receipt = Receipt(
+            self.device.name,
+            self.epoch,
+            self.device.newest is self,
+            contiguous if counted else None,
+            min(self.uploaded.contiguous, contiguous) if counted else None,
+            self.tally.gaps(),
+            tuple(self.refused),
+        )
+
+
+class DeviceBook:
+    """One device's figures. `recent` holds the ids behind the watermark: id → (digest, position)."""
+
+    __slots__ = ("epochs", "id", "last_ms", "name", "newest", "recent", "stored_bytes", "stored_count", "uploaded_bytes", "uploaded_count")
+
+    def __init__(self, row: int, name: str) -> None:
+        self.id = row
+        self.name = name
+        self.epochs: dict[str | None, EpochBook] = {}
+        self.newest: EpochBook | None = None
+        self.recent: dict[str, tuple[bytes, int]] = {}
+        self.stored_count = self.stored_bytes = self.uploaded_count = self.uploaded_bytes = 0
+        self.last_ms: int | None = None
+
+
+class _Stored(msgspec.Struct):
+    id: str
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+    data_base64: msgspec.Raw = msgspec.Raw(b"")
+
+
+_stored = msgspec.json.Decoder(_Stored).decode
+
+
+class Book:
+    """All devices' figures, and where the log ends."""
+
+    def __init__(self) -> None:
+        self.devices: dict[str, DeviceBook] = {}
+        self.epochs: dict[int, EpochBook] = {}
+        self.boots: dict[str, int] = {}
+        self.watermark = 0
+        self.position = 0
+        self.head = b""
+        self.cursor = 0
+        self.safe = 0
+        self.pending_bytes = 0
+        self.quarantined_count = 0
+        self.oldest_ms: int | None = None
+        self.epoch = ""
+        self.base = 0
+        self.touched: set[EpochBook] = set()
+        """Countings whose written figures are older than the log."""
+        self.committed = 0
+        """The last position that is durable."""
+
+    @property
+    def sequence(self) -> int:
+        """The last sequence of the present stream."""
+        return self.position - self.base
+
+    def device(self, connection: sqlite3.Connection, name: str) -> DeviceBook:
+        """The device's figures; its row is made on first sight."""
+        found = self.devices.get(name)
+        if found is None:
+            row = connection.execute(SQL["add_device"], (name,)).lastrowid
+            assert row is not None
+            found = self.devices[name] = DeviceBook(row, name)
+        return found
+
+    def counting(self, connection: sqlite3.Connection, device: DeviceBook, epoch: str | None) -> EpochBook:
+        """The counting of one device's epoch; its row is made on first sight, and it is the newest from then on."""
+        found = device.epochs.get(epoch)
+        if found is None:
+            row = connection.execute(SQL["add_device_epoch"], (device.id, epoch or "")).lastrowid
+            assert row is not None
+            found = self._add_counting(row, device, epoch)
+        return found
+
+    def boot(self, connection: sqlite3.Connection, boot: str) -> int:
+        """The row of a boot id."""
+        if boot not in self.boots:
+            connection.execute(SQL["add_boot"], (boot,))
+            self.boots = {name: row for row, name in connection.execute(SQL["read_boots"])}
+        return self.boots[boot]
+
+    def _add_counting(self, row: int, device: DeviceBook, epoch: str | None) -> EpochBook:
+        counting = EpochBook(row, device, epoch)
+        device.epochs[epoch] = counting
+        self.epochs[row] = counting
+        if epoch is not None or device.newest is None:
+            device.newest = counting
+        return counting
+
+    @property
+    def unprojected(self) -> int:
+        """Records behind the watermark."""
+        return self.position - self.watermark
+
+
+def load(connection: sqlite3.Connection) -> Book:
+    """The figures as the database has them: those of the watermark, and every record behind it folded in."""
+    book = Book()
+    run = connection.execute
+    _, book.watermark, book.cursor, book.safe = run(SQL["read_journal"]).fetchone()
+    book.epoch, book.base, origin, *_ = run(SQL["read_stream"]).fetchone()
+    head = run(SQL["read_head"]).fetchone()
+    book.position, book.head = head if head is not None else (book.base, origin)
+    for row, name, *figures, last_ms in run(SQL["read_devices"]):
+        device = book.devices[name] = DeviceBook(row, name)
+        device.stored_count, device.stored_bytes, device.uploaded_count, device.uploaded_bytes = figures
+        device.last_ms = last_ms
+    by_row = {device.id: device for device in book.devices.values()}
+    for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
+        counting = book._add_counting(row, by_row[owner], epoch or None)
+        counting.tally = Tally(contiguous, _ranges(ranges))
+        counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
+    book.boots = {name: row for row, name in run(SQL["read_boots"])}
+    _fold_tail(connection, book)
+    for row, first, last, opened_ms, state in run(SQL["read_gaps"]):
+        counting = book.epochs[row]
+        if state == "open":
+            counting.open_gaps[Gap(first, last)] = opened_ms
+        else:
+            counting.tally.add_range(first, last)
+            counting.uploaded.add_range(first, last)
+    for row, event_id, sequence, reason, detail in run(SQL["read_quarantine_open"]):
+        book.epochs[row].refused.append((event_id, sequence, reason, detail))
+    book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
+    book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
+    oldest = run(SQL["read_recorded"], (book.cursor,)).fetchone()
+    book.oldest_ms = oldest[0] if oldest else None
+    book.committed = book.position
+    for counting in book.epochs.values():
+        counting.settle()
+    return book
+
+
+def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
+    """Fold in the records behind the watermark, and the sequences that refusals behind it used up."""
+    tail = connection.execute(SQL["read_records"], (book.watermark, -1))
+    for position, epoch_row, sequence, _, recorded_ms, _, _, _, _, event in tail:
+        counting = book.epochs[epoch_row]
+        note_stored(counting, sequence, recorded_ms, len(event))
+        book.touched.add(counting)
+        if counting.device.name != AGENT:
+            seen = _stored(event)
+            digest = content_digest(seen.type, seen.data, seen.data_base64)
+            counting.device.recent[seen.id] = (digest, position)
+    for epoch_row, sequence in connection.execute(SQL["read_quarantine_since"], (book.watermark,)):
+        if sequence is not None:
+            note_used_up(book.epochs[epoch_row], sequence, sequence)
+            book.touched.add(book.epochs[epoch_row])
+
+
+def note_stored(counting: EpochBook, sequence: int | None, recorded_ms: int, size: int) -> Place | None:
+    """Count one stored record, and say where its sequence stood (None without one)."""
+    device = counting.device
+    device.stored_count += 1
+    device.stored_bytes += size
+    device.last_ms = recorded_ms
+    return counting.tally.add(sequence) if sequence is not None else None
+
+
+def note_used_up(counting: EpochBook, first: int, last: int) -> None:
+    """Account for sequences that will never be a device's record: refused, or declared lost."""
+    counting.tally.add_range(first, last)
+    counting.uploaded.add_range(first, last)
+
+
+def write_figures(connection: sqlite3.Connection, book: Book) -> None:
+    """Write the figures as of now and move the watermark; the caller's transaction makes it one step."""
+    known: list[Any] = []
+    for device in {counting.device.id: counting.device for counting in book.touched}.values():
+        figures = (device.stored_count, device.stored_bytes, device.last_ms, device.id)
+        connection.execute(SQL["write_device_stored"], figures)
+        for name, (digest, position) in sorted(device.recent.items()):
+            known += (device.id, name, digest, position)
+    for counting in book.touched:
+        ranges = json.dumps(counting.tally.ranges())
+        connection.execute(SQL["write_device_epoch"], (counting.tally.contiguous, ranges, counting.id))
+        write_uploaded(connection, counting)
+    insert_many(connection, SQL["add_known"], known, 4)
+    connection.execute(SQL["write_watermark"], (book.position,))
+
+
+def write_uploaded(connection: sqlite3.Connection, counting: EpochBook) -> None:
+    """Write what the cloud has of one counting."""
+    ranges = json.dumps(counting.uploaded.ranges())
+    connection.execute(SQL["write_device_epoch_uploaded"], (counting.uploaded.contiguous, ranges, counting.id))
+
+
+_CHUNKS: Final = (64, 8, 1)
+
+
+def insert_many(connection: sqlite3.Connection, head: str, values: list[Any], width: int) -> None:
+    """Insert rows of `width` values each, given flat, many to a statement.
+
+    One statement steps once: SQLite's work then runs without giving the interpreter back and forth for each row.
+    """
+    at, end = 0, len(values)
+    row = f"({','.join('?' * width)})"
+    for rows in _CHUNKS:
+        size = rows * width
+        statement = head + ",".join([row] * rows)
+        while end - at >= size:
+            connection.execute(statement, values[at : at + size])
+            at += size
+
+
+def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((first, last) for first, last in json.loads(text))

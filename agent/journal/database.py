@@ -1,0 +1,169 @@
+"""ingest → [journal: the database file] → drain. Opens SQLite the one way that keeps its promises, and runs calls on it.
+
+The only module that knows aiosqlite. Every call is one function run whole on the connection's own thread, so a cancelled
+caller never leaves half a transaction. Maps SQLite's errors to ours. Never decides what is written.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+import structlog
+
+from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+FILE_NAME: Final = "journal.sqlite"
+PAGE_BYTES: Final = 2048
+"""Small pages: one event a commit rewrites little, and flash cards wear less."""
+CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
+"""Size of the write-ahead log at which it is copied into the database file."""
+BUSY_TIMEOUT_MS: Final = 5000
+
+
+def named_statements() -> dict[str, str]:
+    """The SQL of statements.sql by name."""
+    text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip().removesuffix(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+SQL: Final = named_statements()
+
+
+class Database:
+    """One SQLite connection on a thread of its own. Transactions are written out by the functions that run on it."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open_writer(cls, directory: Path, cache_bytes: int, bytes_max: int) -> "Database":
+        """The write connection. What a crashed process left in the log is made durable before this returns.
+
+        Raises JournalDamaged where the file is no sound database, Held for a schema newer than this program.
+        """
+        path = directory / FILE_NAME
+        fresh = not path.exists()
+        if fresh:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        opened = cls(await _connect(path))
+        try:
+            await opened.run(lambda connection: _prepare(connection, cache_bytes, bytes_max))
+        except BaseException:
+            await opened.close()
+            raise
+        if fresh:
+            sync_directory(directory)
+        return opened
+
+    @classmethod
+    async def open_reader(cls, directory: Path, cache_bytes: int) -> "Database":
+        """A connection that can only read, and never checkpoints."""
+        opened = cls(await _connect(directory / FILE_NAME))
+        await opened.run(lambda connection: _read_only(connection, cache_bytes))
+        return opened
+
+    async def run(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `call`, run whole on the connection's thread. SQLite's errors arrive as ours."""
+        try:
+            result: T = await self._connection._execute(call, self._connection._conn)  # one hop for a whole call
+        except sqlite3.Error as error:
+            raise named(error) from error
+        return result
+
+    async def close(self) -> None:
+        """Close after every call before it has run."""
+        await self._connection.close()
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    os.umask(os.umask(0o077) | 0o077)
+    try:
+        return await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    except sqlite3.Error as error:
+        raise named(error) from error
+
+
+def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
+    run = connection.execute
+    run(f"pragma page_size = {PAGE_BYTES}")
+    run(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
+    run("pragma journal_mode = wal")
+    run("pragma synchronous = full")
+    run("pragma wal_checkpoint(truncate)")  # before anything is acknowledged: see docs/decisions/0004
+    for pragma in ("foreign_keys = off", "trusted_schema = off", "secure_delete = on", "temp_store = memory"):
+        run(f"pragma {pragma}")
+    run(f"pragma wal_autocheckpoint = {CHECKPOINT_BYTES // PAGE_BYTES}")
+    run(f"pragma journal_size_limit = {CHECKPOINT_BYTES * 2}")
+    run(f"pragma cache_size = {-(cache_bytes // 1024)}")
+    run(f"pragma max_page_count = {bytes_max // PAGE_BYTES}")
+    for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
+        found = run(f"pragma {pragma}").fetchone()[0]
+        if found != wanted:
+            raise JournalDamaged(
+                "journal_pragma",
+                f"SQLite answers {pragma} = {found!r} where {wanted!r} is needed, so nothing can be promised.",
+                "Put the state directory on a local disk with a file system that supports shared memory.",
+            )
+    _migrate(connection)
+
+
+def _read_only(connection: sqlite3.Connection, cache_bytes: int) -> None:
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "query_only = on",
+        "wal_autocheckpoint = 0",
+        f"cache_size = {-(cache_bytes // 1024)}",
+    ):
+        connection.execute(f"pragma {pragma}")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """The migrations by number, ascending, 1, 2, 3 …"""
+    folder = resources.files(__package__).joinpath("migrations")
+    found = [(int(entry.name[:4]), entry.read_text("utf-8")) for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    return sorted(found)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema forward, one transaction for each step; never backwards."""
+    steps = migrations()
+    version = connection.execute("pragma user_version").fetchone()[0]
+    if version > steps[-1][0]:
+        raise Held(
+            "journal_newer",
+            f"The journal has schema {version}; this program knows up to {steps[-1][0]}.",
+            "Install the newer nightsafe again; it wrote this journal.",
+        )
+    for number, text in steps:
+        if number > version:
+            connection.executescript(f"begin immediate;\n{text}\npragma user_version = {number};\ncommit;")
+            if version:
+                log.info("journal_migrated", schema=number)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the directory's entries durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def named(error: sqlite3.Error) -> NightsafeError:
+    """SQLite's error as ours: a full disk passes, everything else means that nothing may be acknowledged."""
+    code = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    if code == "SQLITE_FULL":
+        return Transient("disk_full", "The disk is full: nothing more can be stored.", "Free space on the disk of the state directory.")
+    if code in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+        return Transient("journal_busy", "Another program holds the journal.", "End the program that has the journal open.")
+    return JournalDamaged("journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk.")

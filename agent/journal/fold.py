@@ -1,0 +1,191 @@
+"""ingest → [journal: one group on its way into the log] → drain. Gives positions, chains, counts, and finds what came before.
+
+Everything here happens inside one transaction on the writer's thread. It tells nobody, and never commits.
+"""
+
+import os
+import sqlite3
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agent.core import chain
+from agent.core.arrivals import Gap, Item, Outcome, Own, Place
+from agent.core.events import Event, Reason, Refusal, refuse
+from agent.core.ids import CHANCE_BYTES, uuid7
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, note_stored, note_used_up
+from agent.journal.database import SQL
+
+SOUGHT_MAX = 512
+"""Ids looked up by one statement."""
+EXCERPT_BYTES_MAX = 4096
+"""What the record of a conflict shows of the second event."""
+
+
+class Stamp(NamedTuple):
+    """The time of one commit: all its records share it. `boot` is the row of the boot id."""
+
+    wall_ms: int
+    uptime_ms: int
+    boot: int
+    synced: int
+    text: str
+
+
+class Fold:
+    """One group on its way into the log: gives positions, chains, counts. Lives for one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, book: Book, venue: str, stamp: Stamp) -> None:
+        self.connection = connection
+        self.book = book
+        self.venue = venue
+        self.stamp = stamp
+        self.values: list[Any] = []
+        self.touched: set[EpochBook] = set()
+        self.known: dict[tuple[int, str], bytes] = {}
+
+    def find_known(self, events: list[Event]) -> None:
+        """Look up the ids that the group could repeat from before the watermark."""
+        sought: list[Any] = []
+        for event in events:
+            device = self.book.devices.get(event.device)
+            if device is not None and event.id not in device.recent:
+                sought += (device.id, event.id)
+        for at in range(0, len(sought), 2 * SOUGHT_MAX):
+            part = sought[at : at + 2 * SOUGHT_MAX]
+            rows = ",".join(["(?,?)"] * (len(part) // 2))
+            for device_row, name, digest in self.connection.execute(SQL["seek_known"] % rows, part):
+                self.known[device_row, name] = digest
+
+    def take(self, item: Item) -> Outcome:
+        """Fold one item into the log."""
+        if type(item) is Event:
+            return self._take_event(item)
+        if type(item) is Refusal:
+            return self._take_refusal(item)
+        assert type(item) is Own
+        self._own(item.type, item.data)
+        return Outcome.STORED
+
+    def _take_event(self, event: Event) -> Outcome:
+        book = self.book
+        device = book.devices.get(event.device) or book.device(self.connection, event.device)
+        seen = device.recent.get(event.id)
+        digest = seen[0] if seen is not None else self.known.get((device.id, event.id))
+        if digest is not None:
+            if digest == event.digest:
+                return Outcome.DUPLICATE
+            return self._take_refusal(_conflict(event))
+        counting = device.epochs.get(event.epoch) or self._new_counting(device, event.epoch)
+        place = self._store(counting, event.sequence, event.body)
+        device.recent[event.id] = (event.digest, book.position)
+        if place is not Place.NEXT and place is not None:
+            self._note_place(counting, place, event)
+        return Outcome.STORED
+
+    def _store(self, counting: EpochBook, sequence: int | None, body: bytes) -> Place | None:
+        book, stamp = self.book, self.stamp
+        previous = book.head
+        book.position += 1
+        book.head = chain.rechash(previous, book.sequence, stamp.text, counting.device.name, body)
+        self.values += (
+            book.position, counting.id, sequence, stamp.boot, stamp.wall_ms, stamp.uptime_ms, stamp.synced, previous, book.head, body,
+        )  # fmt: skip
+        book.pending_bytes += len(body)
+        self.book.touched.add(counting)
+        self.touched.add(counting)
+        return note_stored(counting, sequence, stamp.wall_ms, len(body))
+
+    def _own(self, kind: str, data: dict[str, Any]) -> None:
+        counting = self.book.counting(self.connection, self.book.device(self.connection, AGENT), None)
+        name = uuid7(self.stamp.wall_ms, os.urandom(CHANCE_BYTES))
+        event = {"specversion": "1.0", "id": name, "source": f"urn:nightsafe:{self.venue}", "type": kind, "time": self.stamp.text, "data": data}
+        self._store(counting, None, msgspec.json.encode(event))
+
+    def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
+        """The first event of an epoch: what an older one still lacks will not come any more."""
+        if epoch is not None:
+            for older in device.epochs.values():
+                for gap in tuple(older.open_gaps):
+                    self._end_gap(older, gap, "lost")
+                    note_used_up(older, *gap)
+        return self.book.counting(self.connection, device, epoch)
+
+    def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
+        assert event.sequence is not None
+        if place is Place.REUSED:
+            data = {"condition": "sequence_reused", "device": event.device, "epoch": event.epoch, "sequence": str(event.sequence), "id": event.id}
+            self._own("nightsafe.condition.raised", data)
+        elif place is Place.AHEAD:
+            self._open_gap(counting, event.sequence)
+        else:
+            self._fill_gap(counting, event.sequence)
+
+    def _open_gap(self, counting: EpochBook, sequence: int) -> None:
+        gap = next(found for found in reversed(counting.tally.gaps()) if found.last == sequence - 1)
+        counting.open_gaps[gap] = self.stamp.wall_ms
+        self.connection.execute(SQL["open_gap"], (counting.id, gap.first, gap.last, self.stamp.wall_ms))
+        self._own("nightsafe.gap.opened", _gap_data(counting, gap))
+
+    def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
+        gap = next((found for found in counting.open_gaps if found.first <= sequence <= found.last), None)
+        if gap is not None and not any(gap.first <= hole.last and hole.first <= gap.last for hole in counting.tally.gaps()):
+            self._end_gap(counting, gap, "closed")
+
+    def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
+        del counting.open_gaps[gap]
+        self.connection.execute(SQL["end_gap"], (state, counting.id, gap.first))
+        self._own(f"nightsafe.gap.{state}", _gap_data(counting, gap))
+        self.book.touched.add(counting)
+        self.touched.add(counting)
+
+    def _take_refusal(self, refusal: Refusal) -> Outcome:
+        outcome = Outcome.CONFLICT if refusal.reason is Reason.CONFLICT else Outcome.REFUSED
+        book = self.book
+        device = book.device(self.connection, refusal.device)
+        if self.connection.execute(SQL["seek_quarantined"], (refusal.sha256, device.id)).fetchone():
+            return outcome
+        used = refusal.sequence if refusal.epoch is not None else None
+        counting = self._counting_of(device, refusal.epoch if used is not None else None)
+        sequence = str(used) if used is not None else None
+        data = {
+            "device": refusal.device, "id": refusal.id, "epoch": refusal.epoch, "sequence": sequence, "reason": refusal.reason.value,
+            "detail": refusal.detail, "sha256": refusal.sha256, "size": refusal.size, "excerpt": refusal.excerpt,
+        }  # fmt: skip
+        self._own("nightsafe.event.refused", data)
+        row = (
+            book.position, counting.id, used, refusal.id, refusal.reason.value, refusal.detail, refusal.sha256,
+            refusal.size, refusal.excerpt, refusal.payload, self.stamp.wall_ms,
+        )  # fmt: skip
+        self.connection.execute(SQL["quarantine"], row)
+        book.quarantined_count += 1
+        counting.refused.append((refusal.id, used, refusal.reason.value, refusal.detail))
+        self.book.touched.add(counting)
+        self.touched.add(counting)
+        if used is not None:
+            self._use_up(counting, used)
+        return outcome
+
+    def _counting_of(self, device: DeviceBook, epoch: str | None) -> EpochBook:
+        """Where a refusal is told: its own epoch, or the newest one when its own could not be read."""
+        if epoch is None and device.newest is not None:
+            return device.newest
+        return device.epochs.get(epoch) or self._new_counting(device, epoch)
+
+    def _use_up(self, counting: EpochBook, sequence: int) -> None:
+        place = counting.tally.add(sequence)
+        counting.uploaded.add_range(sequence, sequence)
+        if place is Place.AHEAD:
+            self._open_gap(counting, sequence)
+        elif place is Place.LATE:
+            self._fill_gap(counting, sequence)
+
+
+def _conflict(event: Event) -> Refusal:
+    return refuse(event.device, event.body, Reason.CONFLICT, f"the id {event.id} was stored before with other content", EXCERPT_BYTES_MAX)
+
+
+def _gap_data(counting: EpochBook, gap: Gap) -> dict[str, Any]:
+    return {"device": counting.device.name, "epoch": counting.epoch, "from": str(gap.first), "to": str(gap.last)}
+
+

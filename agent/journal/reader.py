@@ -1,0 +1,138 @@
+"""ingest → [journal: reading] → drain. Reads the log in order, on a connection that can only read.
+
+Every record is checked against its own seal before it leaves: a flipped byte is found here, not at the cloud.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from agent.core import chain
+from agent.core.errors import JournalDamaged
+from agent.core.instants import to_text
+from agent.journal.database import SQL, Database
+
+
+class Stored(NamedTuple):
+    """One record of the log. `sequence` is its place in the stream, `device_sequence` the device's own counter."""
+
+    position: int
+    sequence: int
+    device_epoch: int
+    device_sequence: int | None
+    device: str
+    event_id: str
+    recordedtime: str
+    clock: str
+    boot: str
+    uptime_ms: int
+    prevhash: bytes
+    rechash: bytes
+    event: bytes
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+_id = msgspec.json.Decoder(_Id).decode
+
+
+class Reader:
+    """Reads batches of the present stream; `base` is the position before its first record."""
+
+    def __init__(self, database: Database, base: Callable[[], int]) -> None:
+        self._database = database
+        self._base = base
+        self._devices: dict[int, str] = {}
+        self._boots: dict[int, str] = {}
+
+    @classmethod
+    async def open(cls, directory: Path, cache_bytes: int, base: Callable[[], int]) -> "Reader":
+        """Open a read-only connection to the journal in `directory`."""
+        return cls(await Database.open_reader(directory, cache_bytes), base)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._database.close()
+
+    async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
+        """Records behind position `after`, at least one if there is one, as far as both limits allow.
+
+        `bytes_max` counts the events' bytes. Raises JournalDamaged at a record whose seal does not hold.
+        """
+        return await self._database.run(lambda connection: self._batch(connection, after, records_max, bytes_max))
+
+    async def rechash(self, position: int) -> bytes | None:
+        """The seal of the record at `position`, None where it is not kept any more."""
+
+        def call(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute(SQL["read_rechash"], (position,)).fetchone()
+            return row[0] if row is not None else None
+
+        return await self._database.run(call)
+
+    def _batch(self, connection: sqlite3.Connection, after: int, records_max: int, bytes_max: int) -> list[Stored]:
+        found: list[Stored] = []
+        size, base, times = 0, self._base(), _Times()
+        cursor = connection.execute(SQL["read_records"], (after, records_max))
+        while rows := cursor.fetchmany(256):
+            for position, epoch_row, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event in rows:
+                size += len(event)
+                if found and size > bytes_max:
+                    cursor.close()
+                    return found
+                device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
+                recordedtime = times.text(recorded_ms)
+                if chain.rechash(prevhash, position - base, recordedtime, device, event) != rechash:
+                    raise _unsound(position)
+                found.append(
+                    Stored(
+                        position,
+                        position - base,
+                        epoch_row,
+                        device_sequence,
+                        device,
+                        _id(event).id,
+                        recordedtime,
+                        "synced" if synced else "unsynced",
+                        self._boots.get(boot) or self._boot(connection, boot),
+                        uptime_ms,
+                        prevhash,
+                        rechash,
+                        event,
+                    )
+                )
+        return found
+
+    def _device(self, connection: sqlite3.Connection, epoch_row: int) -> str:
+        self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
+        return self._devices[epoch_row]
+
+    def _boot(self, connection: sqlite3.Connection, boot: int) -> str:
+        self._boots = dict(connection.execute(SQL["read_boots"]).fetchall())
+        return self._boots[boot]
+
+
+class _Times:
+    """Instants as text; records of one commit share theirs."""
+
+    def __init__(self) -> None:
+        self._ms = -1
+        self._text = ""
+
+    def text(self, wall_ms: int) -> str:
+        if wall_ms != self._ms:
+            self._ms, self._text = wall_ms, to_text(wall_ms)
+        return self._text
+
+
+def _unsound(position: int) -> JournalDamaged:
+    return JournalDamaged(
+        "record_damaged",
+        f"The record at position {position} does not match its own seal: its bytes on the disk have changed.",
+        "Run `nightsafe verify` for the whole picture, and replace the disk or card.",
+    )

@@ -1,0 +1,113 @@
+-- All SQL of the journal, by name. Each statement says the index it uses where it is not the primary key.
+
+-- name: read_journal
+select venue, watermark, cursor, safe from journal where one = 1;
+
+-- name: create_journal
+insert into journal (one, venue, created_ms) values (1, ?, ?);
+
+-- name: open_stream
+insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason) values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: read_stream
+select epoch, base, origin, parent, parent_sequence, parent_rechash, reason from streams order by id desc limit 1;
+
+-- name: read_head
+select position, rechash from records order by position desc limit 1;
+
+-- name: read_rechash
+select rechash from records where position = ?;
+
+-- name: add_boot
+insert into boots (boot) values (?) on conflict (boot) do nothing;
+
+-- name: read_boots
+select id, boot from boots;
+
+-- name: add_device
+insert into devices (device) values (?);
+
+-- name: read_devices
+select id, device, stored_count, stored_bytes, uploaded_count, uploaded_bytes, last_ms from devices;
+
+-- name: write_device_stored
+update devices set stored_count = ?, stored_bytes = ?, last_ms = ? where id = ?;
+
+-- name: write_device_uploaded
+update devices set uploaded_count = ?, uploaded_bytes = ? where id = ?;
+
+-- name: add_device_epoch
+insert into device_epochs (device, epoch) values (?, ?);
+
+-- name: read_device_epochs
+select id, device, epoch, contiguous, ranges, uploaded, uploaded_ranges from device_epochs order by id;
+
+-- name: write_device_epoch
+update device_epochs set contiguous = ?, ranges = ? where id = ?;
+
+-- name: write_device_epoch_uploaded
+update device_epochs set uploaded = ?, uploaded_ranges = ? where id = ?;
+
+-- name: open_gap
+insert into gaps (device_epoch, first, last, opened_ms) values (?, ?, ?, ?)
+on conflict (device_epoch, first) do update set last = excluded.last, opened_ms = excluded.opened_ms, state = 'open';
+
+-- name: end_gap
+update gaps set state = ? where device_epoch = ? and first = ?;
+
+-- name: read_gaps
+select device_epoch, first, last, opened_ms, state from gaps where state in ('open', 'lost');
+
+-- name: add_records
+insert into records (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event)
+values;
+
+-- name: read_records
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event
+from records where position > ? order by position limit ?;
+
+-- name: read_recorded
+select recorded_ms from records where position > ? order by position limit 1;
+
+-- name: seek_known
+with sought (device, id) as (values %s)
+select known.device, known.id, known.digest from sought join known on known.device = sought.device and known.id = sought.id;
+
+-- name: add_known
+insert into known (device, id, digest, position) values;
+
+-- name: write_watermark
+update journal set watermark = ? where one = 1;
+
+-- name: write_cursor
+update journal set cursor = ?, safe = ? where one = 1;
+
+-- name: quarantine
+insert into quarantine
+  (position, device_epoch, device_sequence, event_id, reason, detail, sha256, size, excerpt, payload, refused_ms)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: seek_quarantined
+-- by quarantine_sha256
+select q.id from quarantine q join device_epochs e on e.id = q.device_epoch where q.sha256 = ? and e.device = ? limit 1;
+
+-- name: read_quarantine_since
+select device_epoch, device_sequence from quarantine where position > ? order by id;
+
+-- name: read_quarantine_open
+select device_epoch, event_id, device_sequence, reason, detail from quarantine where state = 'open' order by id;
+
+-- name: count_quarantined
+select count(*) from quarantine where state = 'open';
+
+-- name: list_quarantine
+select q.id, d.device, e.epoch, q.device_sequence, q.event_id, q.reason, q.detail, q.sha256, q.size, q.excerpt, q.payload,
+       q.refused_ms, q.state, q.actor, q.note
+from quarantine q join device_epochs e on e.id = q.device_epoch join devices d on d.id = e.device
+where (?1 is null and q.state = 'open') or q.id = ?1 order by q.id;
+
+-- name: settle_quarantine
+update quarantine set state = ?, actor = ?, note = ? where id = ? and state = 'open';
+
+-- name: read_epoch_devices
+select e.id, d.device from device_epochs e join devices d on d.id = e.device;

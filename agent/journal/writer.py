@@ -1,0 +1,356 @@
+"""device → gate → ingest → [journal: the one writer] → drain. Groups what waits into commits, and tells after the fsync.
+
+Everything that arrived while the last commit ran is the next one. Nothing is told before its commit has returned, and
+a caller that goes away changes nothing. Never judges an event's bytes, never reads a clock of its own.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from agent.core import chain
+from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
+from agent.core.errors import Held, NightsafeError, Transient
+from agent.core.events import Event, Refusal
+from agent.core.facts import DeviceFacts, JournalFacts
+from agent.core.instants import to_text
+from agent.journal import book as books
+from agent.journal.book import Book, EpochBook
+from agent.journal.database import SQL, Database
+from agent.journal.fold import Fold, Stamp
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+BEAT_S = 1.0
+"""How often an idle writer shows that it lives."""
+
+
+class Clock(Protocol):
+    """What the writer asks the machine, once for each commit."""
+
+    def wall_ms(self) -> int: ...
+    def uptime_ms(self) -> int: ...
+    def boot_id(self) -> str: ...
+    def synced(self) -> bool: ...
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The writer's bounds, from the settings of the same names."""
+
+    queue_events_max: int
+    queue_bytes_max: int
+    commit_events_max: int
+    project_events: int
+    cache_bytes: int
+    bytes_max: int
+
+
+class Uploaded(NamedTuple):
+    """One record that the cloud has: its counting's row, the device's sequence (None without one) and its bytes."""
+
+    device_epoch: int
+    sequence: int | None
+    size: int
+
+
+class Journal:
+    """The journal's write side. `submit` never blocks; `room` tells when to read on from devices."""
+
+    name = "writer"
+
+    def __init__(self, database: Database, book: Book, venue: str, clock: Clock, limits: Limits) -> None:
+        self._database = database
+        self._book = book
+        self._venue = venue
+        self._clock = clock
+        self._limits = limits
+        self._waiting: list[tuple[Item, Settle]] = []
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._on_room: list[Callable[[], None]] = []
+        self._on_commit: list[Callable[[], None]] = []
+        self._receipts_due: set[EpochBook] = set(book.epochs.values())
+        self._committing = False
+        self._writable = True
+        self._commits_count = 0
+        self._beat: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def open(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
+        """Open or create the journal of `venue`; `epoch` is taken for a new one only.
+
+        Raises Held for another venue's journal, JournalDamaged for an unsound one.
+        """
+        database = await Database.open_writer(directory, limits.cache_bytes, limits.bytes_max)
+        try:
+            await database.run(lambda connection: _begin(connection, venue, epoch, clock.wall_ms()))
+            book = await database.run(books.load)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, book, venue, clock, limits)
+
+    async def close(self) -> None:
+        """Close the database; what was submitted and not yet committed is not acknowledged."""
+        await self._database.close()
+
+    # Taking in ------------------------------------------------------------------------------------------------------
+
+    def submit(self, item: Item, settle: Settle) -> None:
+        """Queue one item; `settle` hears its outcome after the commit, on the loop."""
+        self._waiting.append((item, settle))
+        self._waiting_bytes += _size(item)
+        self._wake.set()
+
+    async def record(self, kind: str, data: dict[str, Any]) -> None:
+        """Record an event of the box's own; returns when it is durable. Raises Transient when it could not be stored."""
+        told = asyncio.get_running_loop().create_future()
+
+        def settle(_: Item, outcome: Outcome) -> None:
+            if not told.done():
+                told.set_result(outcome)
+
+        self.submit(Own(kind, data), settle)
+        if await told is Outcome.UNSTORED:
+            raise Transient("disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk.")
+
+    @property
+    def has_room(self) -> bool:
+        """False while so much waits that devices should be read from more slowly."""
+        return len(self._waiting) < self._limits.queue_events_max and self._waiting_bytes < self._limits.queue_bytes_max
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """Call `call` after each commit that leaves room."""
+        self._on_room.append(call)
+
+    def on_commit(self, call: Callable[[], None]) -> None:
+        """Call `call` after each commit that stored something: look now."""
+        self._on_commit.append(call)
+
+    def heed(self, beat: Callable[[], None]) -> None:
+        """Beat with every turn of the loop."""
+        self._beat = beat
+
+    # The loop -------------------------------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Commit groups until `stop` is set and nothing waits any more."""
+        ready()
+        async with asyncio.TaskGroup() as group:
+            waking = group.create_task(self._wake_on(stop), name="writer-stop")
+            while self._waiting or not stop.is_set():
+                self._beat()
+                if not self._waiting:
+                    self._wake.clear()
+                    await _wait(self._wake, BEAT_S)
+                    continue
+                await self._commit_waiting()
+                if self._book.unprojected >= self._limits.project_events:
+                    await self._transact(self._project)
+            waking.cancel()
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wake.set()
+
+    async def _commit_waiting(self) -> None:
+        group = self._waiting[: self._limits.commit_events_max]
+        self._waiting = self._waiting[len(group) :]
+        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting) if self._waiting else 0
+        failure: NightsafeError | None = None
+        self._committing = True
+        try:
+            outcomes = await self._transact(lambda connection: self._append(connection, group))
+            self._note_writable(None)
+        except NightsafeError as error:
+            failure, outcomes = error, [Outcome.UNSTORED] * len(group)
+            self._note_writable(error)
+        finally:
+            self._committing = False
+        self._commits_count += 1
+        for (item, settle), outcome in zip(group, outcomes, strict=True):
+            settle(item, outcome)
+        if failure is not None and not isinstance(failure, Transient):
+            raise failure
+        if self.has_room:
+            for call in self._on_room:
+                call()
+        for call in self._on_commit:
+            call()
+
+    def _note_writable(self, error: NightsafeError | None) -> None:
+        if error is not None and self._writable:
+            log.warning("journal_refused", code=error.code, reason=error.text, hint=error.hint)
+        if error is None and not self._writable:
+            log.info("journal_recovered")
+        self._writable = error is None
+
+    # On the connection's thread ---------------------------------------------------------------------------------------
+
+    async def _transact(self, work: Callable[[sqlite3.Connection], tuple[T, set[EpochBook]]]) -> T:
+        """Run `work` as one transaction; it returns its result and the countings that it changed.
+
+        When it fails, nothing counts but what the disk has: a commit that raised may have landed.
+        """
+
+        def call(connection: sqlite3.Connection) -> tuple[T, set[EpochBook]]:
+            try:
+                connection.execute("begin immediate")
+                result, changed = work(connection)
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                self._book = books.load(connection)
+                raise
+            self._book.committed = self._book.position
+            for counting in changed:
+                counting.settle()
+            return result, changed
+
+        try:
+            result, changed = await self._database.run(call)
+        except BaseException:
+            self.receipts_all_due()
+            raise
+        self._receipts_due |= changed
+        return result
+
+    def _append(self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]) -> tuple[list[Outcome], set[EpochBook]]:
+        book = self._book
+        boot = book.boot(connection, self._clock.boot_id())
+        wall_ms = self._clock.wall_ms()
+        stamp = Stamp(wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms))
+        fold = Fold(connection, book, self._venue, stamp)
+        fold.find_known([item for item, _ in group if type(item) is Event])
+        outcomes = [fold.take(item) for item, _ in group]
+        books.insert_many(connection, SQL["add_records"], fold.values, 10)
+        if book.oldest_ms is None and fold.values:
+            book.oldest_ms = wall_ms
+        return outcomes, fold.touched
+
+    def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+        book = self._book
+        books.write_figures(connection, book)
+        book.watermark = book.position
+        for counting in book.touched:
+            counting.device.recent = {}
+        book.touched = set()
+        return None, set()
+
+    # The drain's side -------------------------------------------------------------------------------------------------
+
+    async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
+        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
+        await self._transact(lambda connection: self._advance(connection, cursor, safe, uploaded))
+
+    def _advance(self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]) -> tuple[None, set[EpochBook]]:
+        book = self._book
+        moved: dict[int, EpochBook] = {}
+        for row, sequence, size in uploaded:
+            counting = book.epochs[row]
+            counting.device.uploaded_count += 1
+            counting.device.uploaded_bytes += size
+            book.pending_bytes -= size
+            if sequence is not None:
+                counting.uploaded.add(sequence)
+            moved[row] = counting
+        for counting in moved.values():
+            books.write_uploaded(connection, counting)
+        for device in {counting.device.id: counting.device for counting in moved.values()}.values():
+            connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
+        connection.execute(SQL["write_cursor"], (cursor, safe))
+        oldest = connection.execute(SQL["read_recorded"], (cursor,)).fetchone()
+        book.cursor, book.safe = cursor, safe
+        book.oldest_ms = oldest[0] if oldest else None
+        return None, set(moved.values())
+
+    # What is known ----------------------------------------------------------------------------------------------------
+
+    @property
+    def book(self) -> Book:
+        """The figures, for reading on the loop between commits."""
+        return self._book
+
+    def receipts_due(self) -> list[Receipt]:
+        """What changed since the last call, as it may be told: all of it is durable."""
+        due, self._receipts_due = self._receipts_due, set()
+        return [counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT]
+
+    def receipts_all_due(self) -> None:
+        """Tell everything again: the broker has forgotten what it retained."""
+        self._receipts_due = set(self._book.epochs.values())
+
+    def facts(self) -> JournalFacts:
+        """The journal at this instant."""
+        book = self._book
+        devices = tuple(_device_facts(device) for device in list(book.devices.values()) if device.name != books.AGENT)
+        return JournalFacts(
+            epoch=book.epoch,
+            last=book.committed - book.base,
+            cursor=book.cursor - book.base,
+            safe=book.safe - book.base,
+            pending_count=book.committed - book.cursor,
+            pending_bytes=book.pending_bytes,
+            oldest_pending_at=to_text(book.oldest_ms) if book.oldest_ms is not None else None,
+            quarantined_count=book.quarantined_count,
+            committing=self._committing,
+            writable=self._writable,
+            commits_count=self._commits_count,
+            devices=devices,
+        )
+
+
+def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
+    """Make a new journal's first rows, or check that an old one is this venue's."""
+    row = connection.execute(SQL["read_journal"]).fetchone()
+    if row is not None:
+        if row[0] != venue:
+            raise Held(
+                "journal_foreign",
+                f'The journal in the state directory belongs to the venue "{row[0]}", the settings say "{venue}".',
+                "Put the right venue id into the settings, or point [state] directory elsewhere.",
+            )
+        return
+    connection.execute("begin immediate")
+    connection.execute(SQL["create_journal"], (venue, wall_ms))
+    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created"))
+    connection.execute("commit")
+    log.info("journal_created", venue=venue, epoch=epoch)
+
+
+async def _wait(event: asyncio.Event, at_most_s: float) -> None:
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _size(item: Item) -> int:
+    if type(item) is Event:
+        return len(item.body)
+    return item.size if type(item) is Refusal else 256
+
+
+def _device_facts(device: books.DeviceBook) -> DeviceFacts:
+    newest = device.newest
+    counted = newest is not None and newest.epoch is not None
+    return DeviceFacts(
+        device=device.name,
+        epoch=newest.epoch if newest else None,
+        stored=newest.tally.contiguous if newest and counted else None,
+        uploaded=min(newest.uploaded.contiguous, newest.tally.contiguous) if newest and counted else None,
+        gaps=tuple((gap.first, gap.last) for gap in newest.tally.gaps()) if newest else (),
+        refused_count=sum(len(counting.refused) for counting in list(device.epochs.values())),
+        stored_count=device.stored_count,
+        pending_count=device.stored_count - device.uploaded_count,
+        pending_bytes=device.stored_bytes - device.uploaded_bytes,
+        last_event_at=to_text(device.last_ms) if device.last_ms is not None else None,
+    )
