@@ -23,6 +23,8 @@ from agent.core.facts import (
 from agent.core.instants import to_text
 from agent.core.sentence import sentence
 
+SOCKET_NAME: Final = "nightsafe.sock"
+"""The Unix socket's file in the state directory, where the agent answers the command line."""
 ETA_S_MAX: Final = 7 * 86_400
 """A longer estimate says nothing to anybody: then there is none."""
 
@@ -100,10 +102,14 @@ class DiskStatus(msgspec.Struct, frozen=True):
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What `/api/v1/status` says beyond the venue's status. `gate` holds counters by name, `uptime_s` the agent's."""
+    """What `/api/v1/status` says beyond the venue's status.
+
+    `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's.
+    """
 
     name: str
     location: str
+    timezone: str
     devices: tuple[DeviceStatus, ...]
     conditions: tuple[Condition, ...]
     disk: DiskStatus
@@ -128,9 +134,7 @@ def to_json(snapshot: Snapshot) -> bytes:
 
 def from_json(body: bytes) -> Snapshot:
     """The other way, for the command line. msgspec.DecodeError when it is anything else."""
-    return Snapshot(
-        status=msgspec.json.decode(body, type=VenueStatus), details=msgspec.json.decode(body, type=Details)
-    )
+    return Snapshot(status=msgspec.json.decode(body, type=VenueStatus), details=msgspec.json.decode(body, type=Details))
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import aiosqlite
 import structlog
 
 from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
+from agent.runtime.files import sync_directory
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -148,15 +149,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.executescript(f"begin immediate;\n{text}\npragma user_version = {number};\ncommit;")
             if version:
                 log.info("journal_migrated", schema=number)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def named(error: sqlite3.Error) -> NightsafeError:

@@ -1,0 +1,141 @@
+"""person → [nightsafe cloud] → receiver. Runs the reference cloud and prints what it has.
+
+Opens the ledger that a URL names, joins it to the server, and ends cleanly on SIGTERM. Never speaks of a box.
+"""
+
+import asyncio
+import ipaddress
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent.core.errors import SettingsInvalid, Transient
+
+if TYPE_CHECKING:
+    from agent.cloud.wire import Limits
+    from agent.receiver.ledger import LedgerReader
+    from agent.receiver.tokens import Tokens
+
+app = typer.Typer(name="cloud", help="The reference cloud: receive venues' records, print them.", no_args_is_help=True)
+
+
+class Show(StrEnum):
+    """What `export` prints."""
+
+    RECORDS = "records"
+    REJECTED = "rejected"
+    HOLES = "holes"
+
+
+Ledger = Annotated[str, typer.Option(help="Where the records are: sqlite:PATH.", metavar="URL")]
+
+
+@app.command()
+def serve(
+    ledger: Ledger,
+    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:9800",
+    tokens: Annotated[
+        Path | None, typer.Option(help="File of tokens, one a line: TOKEN, or VENUE TOKEN. Demanded off loopback.")
+    ] = None,
+    records_max: Annotated[int, typer.Option(min=1, help="Records in one batch.")] = 5000,
+    bytes_max: Annotated[int, typer.Option(min=1024, help="Decoded bytes in one batch.")] = 8 * 1024 * 1024,
+    min_interval_s: Annotated[float, typer.Option(min=0, help="Wished seconds between batches.")] = 0,
+) -> None:
+    """Receive records and keep them in the ledger until stopped (SIGTERM, Ctrl-C)."""
+    from agent.cloud.wire import Limits
+    from agent.receiver.tokens import Tokens
+    from agent.runtime.logs import configure
+
+    host, port = _address(listen)
+    known = None if tokens is None else Tokens(tokens)
+    if known is None and not _loopback(host):
+        text = f"{host} is not loopback, and there would be no tokens."
+        raise SettingsInvalid("tokens_missing", text, "Name a file with --tokens, or listen on 127.0.0.1.")
+    configure("info")
+    try:
+        limits = Limits(records_max, bytes_max, min_interval_s)
+        asyncio.run(_serve(host, port, _sqlite_path(ledger), ledger, known, limits))
+    except OSError as error:
+        text = f"Cannot listen on {listen}: {error.strerror or error}."
+        raise Transient("cannot_listen", text, "Stop what listens there, or name another port.") from error
+
+
+@app.command()
+def export(
+    ledger: Ledger,
+    venue: Annotated[str, typer.Option(help="The venue's id.")],
+    show: Annotated[Show, typer.Option(help="Records, what is in quarantine, or holes.")] = Show.RECORDS,
+) -> None:
+    """Print a venue's records in order, one JSON object a line, as they were received. A server may run meanwhile."""
+    asyncio.run(_export(_sqlite_path(ledger), venue, show))
+
+
+async def _serve(host: str, port: int, path: Path, ledger: str, tokens: "Tokens | None", limits: "Limits") -> None:
+    from agent.receiver.ledger.sqlite import open_ledger
+    from agent.receiver.server import Receiver, serving
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = await open_ledger(path)
+    try:
+        async with serving(Receiver(store, tokens, limits), host, port) as url:
+            print(f"nightsafe cloud listens on {url}, ledger {ledger}", flush=True)
+            await stop.wait()
+    finally:
+        await store.close()
+
+
+async def _export(path: Path, venue: str, show: Show) -> None:
+    from agent.receiver.export import lines
+    from agent.receiver.ledger.sqlite_reader import open_reader
+
+    reader = await open_reader(path)
+    try:
+        out = sys.stdout.buffer
+        async for chunk in lines(reader, venue, show.value):
+            out.write(chunk)
+        out.flush()
+        if show is Show.RECORDS:
+            await _tell_the_rest(reader, venue)
+    finally:
+        await reader.close()
+
+
+async def _tell_the_rest(reader: "LedgerReader", venue: str) -> None:
+    """On stderr: what is not among the lines."""
+    rejected = sum([len(page) async for page in reader.rejected(venue)])
+    holes = [one async for page in reader.holes(venue) for one in page]
+    if rejected:
+        print(f"{rejected} records are in quarantine: --show rejected", file=sys.stderr)
+    if holes:
+        count = sum(one.hole.last - one.hole.first + 1 for one in holes)
+        print(f"{count} records are missing in {len(holes)} declared holes: --show holes", file=sys.stderr)
+
+
+def _sqlite_path(url: str) -> Path:
+    """The file that a ledger URL names."""
+    scheme, colon, path = url.partition(":")
+    if scheme == "sqlite" and path:
+        return Path(path)
+    named = f"{scheme}: ledger" if colon else f"ledger {url!r}"
+    raise SettingsInvalid("ledger_scheme", f"There is no {named} in this build, which has sqlite:PATH.", "Use that.")
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+        raise SettingsInvalid("listen", f"{listen!r} is no address.", "Write HOST:PORT, as 127.0.0.1:9800.")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

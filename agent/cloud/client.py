@@ -1,0 +1,248 @@
+"""journal → drain → [cloud client] → the cloud. HTTPS as the cloud contract has it: one request in flight, bounded answers.
+
+Only an answer with the expected media type and body counts; redirects are not followed. Maps what aiohttp raises to our
+errors. Never decides what happens next, and never sends a token to anything but the cloud's own address.
+"""
+
+import asyncio
+import email.utils
+import ssl
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+
+from agent.cloud import wire
+from agent.cloud.lookup import Lookup
+from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
+from agent.core.errors import SettingsInvalid, Transient
+
+T = TypeVar("T")
+
+GZIP_LEVEL: Final = 1
+"""Speed before size: level 1 already makes a fifth of JSON."""
+
+
+class Limits(Protocol):
+    """Settings of the same names."""
+
+    @property
+    def connect_timeout_s(self) -> float: ...
+    @property
+    def request_timeout_s(self) -> float: ...
+    @property
+    def answer_bytes_max(self) -> int: ...
+
+
+class Stored(Protocol):
+    """A record of the journal."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def recordedtime(self) -> str: ...
+    @property
+    def clock(self) -> str: ...
+    @property
+    def boot(self) -> str: ...
+    @property
+    def uptime_ms(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def event(self) -> bytes: ...
+    @property
+    def prevhash(self) -> bytes: ...
+    @property
+    def rechash(self) -> bytes: ...
+
+
+class Batch(NamedTuple):
+    """A batch as it travels: sequences `first` to `last`, the body encoded."""
+
+    first: int
+    last: int
+    prevhash: bytes
+    body: bytes
+    gzipped: bool
+    digest: str
+
+
+class Client:
+    """The agent's side of the cloud contract, for one venue and one process start."""
+
+    def __init__(
+        self, url: str, venue: str, instance: str, token_file: Path | None, limits: Limits, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._base = f"{url.rstrip('/')}/v1/venues/{venue}/streams"
+        self._venue = venue
+        self._instance = instance
+        self._token_file = token_file
+        self._limits = limits
+        self._tls = tls
+        self._token = ""
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Read the token and make the session; connects to nothing yet."""
+        self.read_token()
+        timeout = aiohttp.ClientTimeout(total=self._limits.request_timeout_s, sock_connect=self._limits.connect_timeout_s)
+        connector = aiohttp.TCPConnector(ssl=True if self._tls is None else self._tls, resolver=Lookup(), limit=2)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, trust_env=False)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def read_token(self) -> None:
+        """Read the token file again. Raises SettingsInvalid when it is named and cannot be read."""
+        if self._token_file is None:
+            return
+        try:
+            self._token = self._token_file.read_text("utf-8").strip()
+        except OSError as error:
+            raise SettingsInvalid(
+                "token_file",
+                f"The token file {self._token_file} cannot be read: {error.strerror}.",
+                "Put the cloud's token there (`[cloud] token_file`).",
+            ) from error
+
+    async def stream(self, epoch: str) -> StreamState:
+        """The stream as the cloud has it. Raises CloudRefused (404 when it has none) and Transient."""
+        return _state(await self._ask("GET", f"/{epoch}", wire.StreamAnswer))
+
+    async def open_stream(self, epoch: str, reason: str) -> StreamState:
+        """Open the stream, bound to this process."""
+        body = msgspec.json.encode({"epoch": epoch, "parent": None, "instance": self._instance, "reason": reason})
+        return _state(await self._ask("POST", "", wire.StreamAnswer, body, {"Content-Type": wire.JSON_TYPE}))
+
+    async def prepare(self, epoch: str, records: Sequence[Stored], *, gzip: bool, base64: bool) -> Batch:
+        """Encode a batch, off the loop."""
+        return await asyncio.to_thread(self._prepare, epoch, records, gzip, base64)
+
+    def _prepare(self, epoch: str, records: Sequence[Stored], gzip: bool, base64: bool) -> Batch:
+        body = wire.encode_batch(
+            self._venue,
+            epoch,
+            [
+                wire.Record(
+                    record.sequence, record.recordedtime, record.clock, record.boot, record.uptime_ms, record.device,
+                    record.event_id, record.event, record.rechash,
+                )
+                for record in records
+            ],
+            base64,
+        )  # fmt: skip
+        if gzip:
+            packer = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+            body = packer.compress(body) + packer.flush()
+        first, last = records[0], records[-1]
+        return Batch(first.sequence, last.sequence, first.prevhash, body, gzip, wire.content_digest(body))
+
+    async def put(self, epoch: str, batch: Batch) -> BatchAnswer:
+        """Send a batch; returns after the cloud's own commit. Raises CloudRefused and Transient."""
+        headers = {
+            "Content-Type": wire.BATCH_TYPE,
+            wire.DIGEST_HEADER: batch.digest,
+            wire.INSTANCE_HEADER: self._instance,
+            wire.PREVHASH_HEADER: batch.prevhash.hex(),
+        }
+        if batch.gzipped:
+            headers["Content-Encoding"] = "gzip"
+        path = f"/{epoch}/records/{batch.first}-{batch.last}"
+        answer = await self._ask("PUT", path, wire.BatchAnswer, batch.body, headers)
+        rejected = tuple(RejectedRecord(one.sequence, one.type, one.detail) for one in answer.rejected)
+        return BatchAnswer(
+            answer.next, bytes.fromhex(answer.head), answer.safe, answer.accepted, answer.duplicate, rejected
+        )
+
+    async def _ask(
+        self, method: str, path: str, kind: type[T], body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> T:
+        assert self._session is not None, "open() first"
+        sent: dict[str, str] = {"Accept": "application/json", **(headers or {})}
+        if self._token:
+            sent["Authorization"] = f"Bearer {self._token}"
+        try:
+            async with self._session.request(
+                method, self._base + path, data=body, headers=sent, allow_redirects=False
+            ) as response:
+                answer = await self._read(response)
+                content_type = response.headers.get("Content-Type")
+                if 200 <= response.status < 300:
+                    return wire.read_answer(kind, content_type, answer)
+                raise CloudRefused(_refusal(response.status, response.headers.get("Retry-After"), content_type, answer))
+        except TimeoutError as error:
+            raise Transient("timeout", "The cloud did not answer in time.", "It is asked again by itself.") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise Transient("unreachable", f"The cloud was not reached: {_words(error)}.", "It is asked again by itself.") from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        found = b""
+        async for part in response.content.iter_chunked(65_536):
+            found += part
+            if len(found) > self._limits.answer_bytes_max:
+                raise wire.NotAnAnswer(f"The answer is longer than {self._limits.answer_bytes_max} bytes.")
+        return found
+
+
+def _state(answer: wire.StreamAnswer) -> StreamState:
+    limits = answer.limits
+    return StreamState(
+        answer.next,
+        bytes.fromhex(answer.head),
+        answer.safe,
+        answer.state == "open",
+        limits.records,
+        limits.bytes,
+        limits.min_interval_s,
+    )
+
+
+def _refusal(status: int, retry_after: str | None, content_type: str | None, body: bytes) -> Refusal:
+    """An error answer; one without a problem body still has its status."""
+    asked_s = _retry_after_s(retry_after)
+    try:
+        problem = wire.read_problem(content_type, body)
+    except wire.NotAnAnswer as error:
+        if status < 500 and status not in (401, 413, 429):
+            raise
+        return Refusal(status, detail=error.text, retry_after_s=asked_s)
+    limits = problem.limits
+    return Refusal(
+        status,
+        problem.type if problem.type != "about:blank" else "",
+        problem.detail or problem.title,
+        problem.next,
+        bytes.fromhex(problem.head) if problem.head is not None else None,
+        problem.sequence,
+        limits.records if limits else None,
+        limits.bytes if limits else None,
+        asked_s,
+    )
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value.strip()[:9])
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, at.timestamp() - time.time())
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, without addresses or payloads."""
+    cause: Any = getattr(error, "os_error", None) or error
+    return getattr(cause, "strerror", None) or type(cause).__name__

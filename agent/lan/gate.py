@@ -1,0 +1,240 @@
+"""devices → [gate] → ingest → journal. The listener: every device connects here, and nowhere else.
+
+Event PUBLISHes go to ingest and are acknowledged after their commit; everything else is spliced to Mosquitto over its
+Unix socket. TLS will wrap the listening sockets here and change nothing behind them. Never stores, never judges content.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from agent.core.arrivals import Item, Outcome, Settle
+from agent.core.errors import Held
+from agent.core.events import RESERVED_DEVICES, device_allowed
+from agent.lan import packets
+from agent.lan.connection import DeviceConnection, Hold
+from agent.lan.upstream import Upstream
+
+log = structlog.get_logger()
+
+PACKET_OVERHEAD_BYTES = 65_536
+"""Room for topic and properties around the largest event."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The gate's bounds, from the settings of the same names."""
+
+    connections_max: int
+    connect_timeout_s: float
+    event_bytes_max: int
+    inflight_max: int
+    preconnack_bytes_max: int
+    partial_bytes_max: int
+    refuse_delay_s: float
+    linger_s: float
+
+    @property
+    def packet_bytes_max(self) -> int:
+        """The largest packet that devices are told they may send."""
+        return self.event_bytes_max + PACKET_OVERHEAD_BYTES
+
+    @property
+    def packet_drop_bytes(self) -> int:
+        """A packet above this is not read at all."""
+        return 4 * self.event_bytes_max
+
+    @property
+    def connect_bytes_max(self) -> int:
+        """The largest CONNECT: its will may be as large as a packet."""
+        return self.packet_bytes_max
+
+
+class Intake(Protocol):
+    """Where events go."""
+
+    def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
+        """Take one event; its outcome goes to `settle` after the commit. False: read on only after `on_room`."""
+        ...
+
+    def on_room(self, call: Callable[[], None]) -> None: ...
+
+
+class Listeners(Protocol):
+    """Who hears what the gate alone sees."""
+
+    def spoofed(self, device: str, topic: str) -> None:
+        """A device published to another's events topic."""
+        ...
+
+    def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
+        """A device asked for its event's own receipt at `topic`."""
+        ...
+
+
+class Gate:
+    """The listener for devices: a stage that accepts from `ready` until `stop`."""
+
+    name = "gate"
+
+    def __init__(
+        self,
+        listen: tuple[tuple[str, int], ...],
+        broker_socket: Path,
+        open_to_all: bool,
+        limits: Limits,
+        intake: Intake,
+        listeners: Listeners,
+    ) -> None:
+        self._listen = listen
+        self._broker_socket = broker_socket
+        self._open_to_all = open_to_all
+        self.limits = limits
+        self._intake = intake
+        self._listeners = listeners
+        self._connections: set[DeviceConnection] = set()
+        self._starved: set[DeviceConnection] = set()
+        self._joins: asyncio.TaskGroup | None = None
+        self._counts: Counter[str] = Counter()
+        self.partial_bytes = 0
+        self.addresses: list[tuple[str, int]] = []
+        intake.on_room(self._room)
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; `connections` is how many there are now, the others only grow."""
+        return {**self._counts, "connections": len(self._connections)}
+
+    def devices(self) -> frozenset[str]:
+        """Names of the devices that are connected now."""
+        return frozenset(connection.device for connection in self._connections if connection.device)
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Accept devices until `stop`; then commit and acknowledge what was read, and close."""
+        async with AsyncExitStack() as stack:
+            self._joins = await stack.enter_async_context(asyncio.TaskGroup())
+            servers = [await self._serve(host, port, stack) for host, port in self._listen]
+            self.addresses = [socket.getsockname()[:2] for server in servers for socket in server.sockets]
+            log.info("gate_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
+            ready()
+            await stop.wait()
+            for server in servers:
+                server.close()
+            for connection in tuple(self._connections):
+                connection.hold(Hold.STOPPING)
+            while any(not connection.idle for connection in self._connections):
+                await asyncio.sleep(SETTLE_POLL_S)
+            for connection in tuple(self._connections):
+                connection.stop()
+
+    async def _serve(self, host: str, port: int, stack: AsyncExitStack) -> asyncio.Server:
+        try:
+            server = await asyncio.get_running_loop().create_server(self._accept, host, port, backlog=512)
+        except OSError as error:
+            raise Held(
+                "gate_address",
+                f"The gate cannot listen on {host}:{port}: {error.strerror or error}.",
+                f"Find what holds the port with `ss -ltnp 'sport = :{port}'` and stop it (often Debian's own mosquitto: "
+                "`systemctl disable --now mosquitto`), or change [gate] listen.",
+            ) from error
+        stack.callback(server.close)
+        return server
+
+    def _accept(self) -> asyncio.Protocol:
+        self._counts["connections_total"] += 1
+        return DeviceConnection(self)
+
+    # For the connections ----------------------------------------------------------------------------------------------
+
+    def joined(self, connection: DeviceConnection) -> None:
+        """A connection was accepted; one too many is closed."""
+        self._connections.add(connection)
+        if len(self._connections) > self.limits.connections_max:
+            self._counts["connections_over_limit"] += 1
+            connection.close()
+
+    def left(self, connection: DeviceConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._starved.discard(connection)
+
+    def opened(self, connection: DeviceConnection) -> None:
+        """The broker let the device in."""
+        log.debug("device_connected", device=connection.device, peer=connection.peer)
+
+    def count(self, name: str) -> None:
+        """Count one of what the counters call `name`."""
+        self._counts[name] += 1
+
+    def name_of(self, connect: packets.Connect) -> tuple[str, bytes]:
+        """Who connects, and the CONNECT to pass on. PermissionError, with words, for a reserved name."""
+        if connect.username is not None:
+            name, forwarded = connect.username, packets.packet(packets.CONNECT << 4, connect.body)
+        elif self._open_to_all:
+            name = connect.client_id or f"guest-{uuid4().hex[:12]}"
+            forwarded = packets.connect_as(connect, name)
+        else:
+            name, forwarded = "", packets.packet(packets.CONNECT << 4, connect.body)
+        if name.lower() in RESERVED_DEVICES:
+            raise PermissionError(f'the name "{name}" is the box\'s own: give the device another one')
+        return name, forwarded
+
+    def join(self, connection: DeviceConnection, connect: bytes) -> asyncio.Task[None]:
+        """Open the device's way to the broker and send its CONNECT there."""
+        assert self._joins is not None
+        return self._joins.create_task(self._join(connection, connect), name=f"join-{connection.peer}")
+
+    async def _join(self, connection: DeviceConnection, connect: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.limits.connect_timeout_s):
+                loop = asyncio.get_running_loop()
+                _, upstream = await loop.create_unix_connection(lambda: Upstream(connection), str(self._broker_socket))
+        except (OSError, TimeoutError):
+            self._counts["broker_unreachable"] += 1
+            connection.not_joined()
+            return
+        connection.joined_upstream(upstream)
+        upstream.write(connect, asyncio.get_running_loop().time())
+
+    @staticmethod
+    def events_prefix(device: str) -> bytes:
+        """How a PUBLISH to the device's events topic begins; bytes that no packet has when it may not send events."""
+        if not device_allowed(device):
+            return b"\xff\xff\xff"
+        topic = f"pos/v1/{device}/events".encode()
+        return len(topic).to_bytes(2, "big") + topic
+
+    def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
+        """Hand one event to ingest; False when the device should be read from later."""
+        self._counts["events_total"] += 1
+        return self._intake.offer(device, payload, settle)
+
+    def starve(self, connection: DeviceConnection) -> None:
+        """Wake this connection when there is room again."""
+        self._starved.add(connection)
+
+    def spoofed(self, device: str, topic: str) -> None:
+        """A device tried another's events topic."""
+        self._counts["spoofed"] += 1
+        self._listeners.spoofed(device, topic)
+
+    def answer(self, device: str, asked: packets.PublishProperties, item: Item, outcome: Outcome) -> None:
+        """Send an event's own receipt where the device asked for it, if that is its own place."""
+        topic = asked.response_topic or ""
+        place = f"pos/v1/{device}/replies"
+        if topic == place or (topic.startswith(place + "/") and "+" not in topic and "#" not in topic):
+            self._listeners.answer(device, topic, asked.correlation, item, outcome)
+
+    def _room(self) -> None:
+        starved, self._starved = self._starved, set()
+        for connection in starved:
+            connection.release(Hold.ROOM)
+
+
+SETTLE_POLL_S = 0.005
+"""How often a stopping gate looks whether everything is acknowledged; the stage's stop budget bounds it."""

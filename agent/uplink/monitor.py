@@ -1,0 +1,210 @@
+"""probes, drain → [uplink monitor] → status. Gathers the evidence and hands it to the machine in core.
+
+Probes only while uploads bring no news of their own. Never decides what evidence means, and nobody waits for it: a
+probe in flight delays neither recording nor uploading.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from agent.core import uplink as machine
+from agent.core.facts import DrainFacts, UplinkFacts
+from agent.core.instants import to_ms, to_text
+from agent.core.uplink import ProbeResult, Reading, Uplink
+
+log = structlog.get_logger()
+
+LOOK_INTERVAL_S: Final = 0.5
+"""How often the drain's results and the debounce are looked at, in seconds."""
+PROBE_JITTER: Final = 0.2
+"""Each pause between two probes is up to this share shorter or longer, so that venues do not probe in step."""
+CONFIRM_INTERVAL_S: Final = 3.0
+"""Longest pause between probes while an offline is fresh and people do not read it yet, in seconds."""
+CHANGES_MAX: Final = 1_000
+"""So many raw changes are kept in order."""
+CLOCK_STEP_MS: Final = 2_000
+"""A wall clock that was set by more than this makes `since` be told anew, in milliseconds."""
+
+
+Failure = tuple[str, str | None] | None
+"""A failed upload that stands: its code and when the next attempt is due."""
+
+
+class Probe(Protocol):
+    """Asks the cloud whether it is there; over within `timeout_s`, and every failure is a value."""
+
+    async def ask(self, timeout_s: float) -> ProbeResult: ...
+
+
+class Drain(Protocol):
+    """Who uploads: its results are the best evidence."""
+
+    def facts(self) -> DrainFacts: ...
+
+
+class Clock(Protocol):
+    """Boottime for order and pauses, wall time for people."""
+
+    def boottime_s(self) -> float: ...
+    def wall_ms(self) -> int: ...
+
+
+class Limits(Protocol):
+    """The settings that are looked at afresh each time, in seconds."""
+
+    @property
+    def probe_interval_s(self) -> float: ...
+    @property
+    def probe_timeout_s(self) -> float: ...
+    @property
+    def offline_debounce_s(self) -> float: ...
+
+
+class Monitor:
+    """The uplink's stage. `reached` is called when the cloud can be reached again, so that nobody sits out a pause."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        drain: Drain,
+        clock: Clock,
+        limits: Callable[[], Limits],
+        chance: Callable[[], float],
+        reached: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = "uplink"
+        self._probe = probe
+        self._drain = drain
+        self._clock = clock
+        self._limits = limits
+        self._chance = chance
+        self._reached = reached
+        self._uplink = machine.start(clock.boottime_s())
+        self._facts = self._told(self._uplink.shown)
+        self._success_at: str | None = None
+        self._failure: Failure = None
+        self._news_s = 0.0
+        self._jitter = 0.0
+        self._probe_now = asyncio.Event()
+        self._probe_now.set()
+        self._listeners: list[Callable[[], None]] = []
+        self._changes: deque[Reading] = deque([self._uplink.raw], maxlen=CHANGES_MAX)
+
+    def facts(self) -> UplinkFacts:
+        """What people are shown: "offline" only once it has lasted."""
+        return self._facts
+
+    def changes(self) -> tuple[Reading, ...]:
+        """The latest raw changes, oldest first, none of them debounced."""
+        return tuple(self._changes)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """`listener` is called after every change of `facts()`; it must not block."""
+        self._listeners.append(listener)
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Watch until `stop`; a probe in flight is abandoned then."""
+        # What the drain reached before says nothing about now.
+        self._success_at = self._drain.facts().last_success_at
+        async with asyncio.TaskGroup() as group:
+            watchers = (
+                group.create_task(self._keep_looking(), name="uplink-look"),
+                group.create_task(self._keep_probing(), name="uplink-probe"),
+            )
+            ready()
+            await stop.wait()
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+    def _look(self) -> None:
+        """Take in what the drain did since the last look, let time pass, and see whether a probe is due."""
+        facts, at_s, limits = self._drain.facts(), self._clock.boottime_s(), self._limits()
+        debounce_s = limits.offline_debounce_s
+        if facts.last_success_at != self._success_at:
+            self._success_at = facts.last_success_at
+            self._news_s = at_s
+            self._adopt(machine.upload_succeeded(self._uplink, at_s, debounce_s))
+        failure = _standing_failure(facts)
+        if failure != self._failure:
+            self._failure = failure
+            self._adopt(_with_failure(self._uplink, failure, at_s, debounce_s))
+        self._adopt(machine.passed_time(self._uplink, at_s, debounce_s))
+        if at_s - self._news_s >= self._pause_s(limits.probe_interval_s):
+            self._probe_now.set()
+
+    def _pause_s(self, interval_s: float) -> float:
+        """How long no news is good enough: shorter while an offline is fresh and people do not read it yet."""
+        shown_late = self._uplink.raw.state != self._uplink.shown.state
+        wanted_s = min(interval_s, CONFIRM_INTERVAL_S) if shown_late else interval_s
+        return wanted_s * (1 + self._jitter)
+
+    async def _keep_probing(self) -> None:
+        while True:
+            await self._probe_now.wait()
+            began_s = self._clock.boottime_s()
+            result = await self._probe.ask(self._limits().probe_timeout_s)
+            self._take_probe(result, began_s)
+            self._jitter = PROBE_JITTER * (2 * self._chance() - 1)
+            self._probe_now.clear()
+
+    def _take_probe(self, result: ProbeResult, began_s: float) -> None:
+        at_s = self._news_s = self._clock.boottime_s()
+        log.debug("uplink_probed", outcome=result.outcome, detail=result.detail, took_s=round(at_s - began_s, 3))
+        failing = self._uplink.blocked is not None or self._uplink.upload_failure is not None
+        self._adopt(machine.probed(self._uplink, result, began_s, at_s, self._limits().offline_debounce_s))
+        if failing and result.outcome == "passed":
+            self._reached()
+
+    def _adopt(self, uplink: Uplink) -> None:
+        before, self._uplink = self._uplink, uplink
+        if uplink.raw != before.raw:
+            self._changes.append(uplink.raw)
+            log.debug("uplink_evidence_changed", state=uplink.raw.state, cause=uplink.raw.cause)
+        facts = self._told(uplink.shown)
+        if uplink.shown == before.shown and abs(to_ms(facts.since) - to_ms(self._facts.since)) < CLOCK_STEP_MS:
+            return
+        self._facts = facts
+        if uplink.shown != before.shown:
+            self._log_change(before.shown, uplink.shown)
+        for listener in self._listeners:
+            listener()
+
+    def _told(self, shown: Reading) -> UplinkFacts:
+        """`shown` with its beginning in wall time, as the wall clock is set now."""
+        ago_ms = round((self._clock.boottime_s() - shown.since_s) * 1000)
+        return UplinkFacts(state=shown.state, cause=shown.cause, since=to_text(self._clock.wall_ms() - ago_ms))
+
+    def _log_change(self, before: Reading, now: Reading) -> None:
+        if now.state == "online":
+            log.info("uplink_online", was=before.state, was_cause=before.cause, lasted_s=_lasted_s(before, now))
+        elif (before.state, before.cause) == ("offline", "none") or before.state != now.state:
+            log.warning("uplink_lost" if now.state == "offline" else "uplink_degraded", cause=now.cause)
+        else:
+            log.info("uplink_cause_changed", state=now.state, cause=now.cause, was_cause=before.cause)
+
+
+def _standing_failure(facts: DrainFacts) -> Failure:
+    """The failed attempt that stands, told from the next one by its time; None when nothing is left to send."""
+    if facts.state == "idle" or facts.error_code is None:
+        return None
+    return facts.error_code, facts.next_attempt_at
+
+
+def _with_failure(uplink: Uplink, failure: Failure, at_s: float, debounce_s: float) -> Uplink:
+    cause = None if failure is None else machine.upload_cause(failure[0])
+    if cause is None:
+        return machine.upload_failure_lifted(uplink, at_s, debounce_s)
+    return machine.upload_failed(uplink, cause, at_s, debounce_s)
+
+
+def _lasted_s(before: Reading, now: Reading) -> int:
+    return round(now.since_s - before.since_s)

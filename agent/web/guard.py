@@ -1,0 +1,118 @@
+"""request → [guard] → pages. What every request must pass and every answer carries.
+
+Names in Host are checked, so that a foreign page cannot reach this box under a name of its own (DNS rebinding); nothing
+is shared across origins. Never looks at what is asked for.
+"""
+
+from ipaddress import ip_address
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+log = structlog.get_logger()
+
+PROBLEM_TYPE: Final = "application/problem+json"
+METHODS: Final = ("GET", "HEAD")
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a listener asks of its callers.
+
+    `names` are the host names it answers to beside IP addresses; None: the caller is local by nature and Host means
+    nothing. `plain_api` tells whether `/api` is served without TLS to other machines.
+    """
+
+    names: frozenset[str] | None
+    plain_api: bool
+
+
+def guard(terms: Terms, style_hash: str) -> Middleware:
+    """The middleware for one listener; `style_hash` is the page's only style as CSP writes it."""
+    headers = {
+        "Server": "nightsafe",
+        "Content-Security-Policy": (
+            f"default-src 'none'; style-src {style_hash}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            answer = refusal(request, terms) or await handler(request)
+        except web.HTTPException as error:
+            answer = _problem(request, error.status, error.reason, allow=error.headers.get("Allow"))
+        except Exception:
+            log.exception("request_failed", path=request.path)
+            answer = _problem(request, 500, "Internal Server Error")
+        answer.headers.update(headers)
+        return answer
+
+    return guarded
+
+
+def refusal(request: web.Request, terms: Terms) -> web.Response | None:
+    """Why this request is not answered, or None."""
+    if request.method not in METHODS:
+        return _problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
+    if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):
+        return _problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
+    if request.path.startswith("/api/") and not terms.plain_api and not request.secure and not _from_here(request):
+        return _problem(request, 403, "Forbidden", "From other machines this needs TLS.", kind="tls-required")
+    return None
+
+
+def host_allowed(hosts: list[str], names: frozenset[str]) -> bool:
+    """Whether exactly one Host was sent, and it is an IP address or one of `names` (lower-case)."""
+    if len(hosts) != 1:
+        return False
+    host = hosts[0].lower()
+    if host.startswith("["):
+        host, closed, port = host[1:].partition("]")
+        if not closed or not _port_allowed(port):
+            return False
+        return _is_address(host)
+    host, colon, port = host.partition(":")
+    return _port_allowed(colon + port) and (host in names or _is_address(host))
+
+
+def _port_allowed(port: str) -> bool:
+    digits = port[1:]
+    return not port or (port[0] == ":" and digits.isascii() and digits.isdigit())
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_here(request: web.Request) -> bool:
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return False
+    address = ip_address(str(peer[0]).partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _problem(
+    request: web.Request, status: int, title: str, detail: str = "", *, kind: str = "", allow: str | None = None
+) -> web.Response:
+    """An error: problem+json below /api, one line of text elsewhere."""
+    headers = {} if allow is None else {"Allow": allow}
+    if not request.path.startswith("/api/"):
+        return web.Response(status=status, text=f"{detail or title}\n", headers=headers)
+    body = {"type": f"urn:nightsafe:{kind}" if kind else "about:blank", "title": title, "status": status}
+    if detail:
+        body["detail"] = detail
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type=PROBLEM_TYPE, headers=headers)

@@ -1,0 +1,131 @@
+"""snapshot → [metrics] → Prometheus. Every figure is read from one snapshot at the moment of the scrape.
+
+Owns its registry; nothing is counted here, and no figure of the process or of other libraries slips in.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, get_args
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from agent.core.facts import SyncState, UplinkState
+from agent.core.instants import to_ms
+from agent.core.status import DeviceStatus, Snapshot
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_NOT_IN_NAMES = re.compile("[^a-z0-9_]")
+
+
+class Metrics(Collector):
+    """The collector over `look`, and its text."""
+
+    def __init__(self, look: Callable[[], Snapshot]) -> None:
+        self._look = look
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """One scrape, in the Prometheus text format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: a description must not cost a snapshot."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All figures of one snapshot."""
+        snapshot = self._look()
+        yield from _venue(snapshot)
+        yield from _journal(snapshot)
+        yield from _gate(snapshot)
+        yield from _devices(snapshot.details.devices)
+
+
+def _venue(snapshot: Snapshot) -> Iterator[Metric]:
+    status, details = snapshot.status, snapshot.details
+    about = GaugeMetricFamily("nightsafe_info", "Always 1; who and what this is.", labels=["venue", "version"])
+    about.add_metric([status.venue, details.versions.get("nightsafe", "")], 1)
+    yield about
+    yield _states("nightsafe_uplink_state", "1 at the uplink's state.", get_args(UplinkState), status.state)
+    yield _states("nightsafe_sync_state", "1 at the drain's state.", get_args(SyncState), status.sync.state)
+    sync = status.sync
+    yield _gauge("nightsafe_pending_records", "Records that the cloud does not have yet.", sync.pending)
+    yield _gauge("nightsafe_pending_bytes", "Bytes of those records' events.", sync.pending_bytes)
+    yield _gauge("nightsafe_sync_rate_records_per_second", "Measured rate while sending.", sync.rate_per_s)
+    yield _gauge("nightsafe_sync_progress_ratio", "Share of this drain's backlog that is up.", sync.progress)
+    if sync.eta_s is not None:
+        yield _gauge("nightsafe_sync_eta_seconds", "Time until nothing is pending.", sync.eta_s)
+    if sync.oldest_at is not None:
+        age_s = max(0, to_ms(status.time) - to_ms(sync.oldest_at)) / 1000
+        yield _gauge("nightsafe_oldest_pending_age_seconds", "Age of the oldest pending record.", age_s)
+    if status.last_sync_at is not None:
+        at_s = to_ms(status.last_sync_at) / 1000
+        yield _gauge("nightsafe_last_sync_timestamp_seconds", "When the cloud last took something.", at_s)
+    yield _gauge("nightsafe_safe_to_power_off", "0 while a commit runs or none can succeed.", status.safe_to_power_off)
+    conditions = GaugeMetricFamily("nightsafe_conditions", "Conditions that hold.", labels=["severity"])
+    for severity in ("info", "warning", "critical"):
+        conditions.add_metric([severity], sum(one.severity == severity for one in details.conditions))
+    yield conditions
+    yield _gauge("nightsafe_attentions", "Conditions that need a person.", sum(c.attention for c in details.conditions))
+    yield _gauge("nightsafe_disk_total_bytes", "Size of the state directory's disk.", details.disk.total_bytes)
+    yield _gauge("nightsafe_disk_free_bytes", "Free on that disk.", details.disk.free_bytes)
+    yield _gauge("nightsafe_uptime_seconds", "Age of the agent's process.", details.uptime_s)
+
+
+def _journal(snapshot: Snapshot) -> Iterator[Metric]:
+    journal, drain = snapshot.details.journal, snapshot.details.drain
+    yield _gauge("nightsafe_journal_writable", "1 while records can be stored.", journal.writable)
+    yield _gauge("nightsafe_journal_last_sequence", "Newest sequence of the epoch.", int(journal.last))
+    yield _gauge("nightsafe_journal_cursor_sequence", "Newest sequence that the cloud has.", int(journal.cursor))
+    yield _gauge("nightsafe_journal_safe_sequence", "Newest sequence that may be deleted here.", int(journal.safe))
+    yield _gauge("nightsafe_quarantined_events", "Refused events that are kept.", journal.quarantined)
+    yield _counter("nightsafe_journal_commits", "Commits of the journal.", journal.commits)
+    yield _counter("nightsafe_uploaded_records", "Records that the cloud took.", drain.uploaded)
+    yield _counter("nightsafe_rejected_records", "Records that the cloud set aside.", drain.rejected)
+    yield _gauge("nightsafe_drain_batch_records", "Size of the present batch.", drain.batch_records)
+
+
+def _gate(snapshot: Snapshot) -> Iterator[Metric]:
+    """The gate's own counters; a name that ends in `_total` only ever grows."""
+    for key, value in sorted(snapshot.details.gate.items()):
+        name = "nightsafe_gate_" + _NOT_IN_NAMES.sub("_", key.lower())
+        make = _counter if name.endswith("_total") else _gauge
+        yield make(name.removesuffix("_total"), "The gate's own count.", value)
+
+
+def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
+    gauges: list[tuple[str, str, Callable[[DeviceStatus], int]]] = [
+        ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
+        ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),
+        ("nightsafe_device_gaps", "Holes in the device's counting.", lambda one: len(one.gaps)),
+        ("nightsafe_device_refused_events", "Refused events of the device.", lambda one: one.refused),
+    ]
+    for name, text, figure in gauges:
+        family = GaugeMetricFamily(name, text, labels=["device"])
+        for one in devices:
+            family.add_metric([one.device], figure(one))
+        yield family
+    stored = CounterMetricFamily("nightsafe_device_events", "Events stored for the device.", labels=["device"])
+    for one in devices:
+        stored.add_metric([one.device], one.events)
+    yield stored
+
+
+def _states(name: str, text: str, states: tuple[str, ...], now: str) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=["state"])
+    for state in states:
+        family.add_metric([state], state == now)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=float(value))

@@ -1,0 +1,117 @@
+"""status → [routes] → guard → people and machines. What is served, path by path, each from one snapshot.
+
+The uplink is part of neither liveness nor readiness. Never decides what to say: the sentence and verdict come ready.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+import aiohttp_jinja2
+import jinja2
+import msgspec
+from aiohttp import web
+
+from agent.core.health import Check, health, verdict
+from agent.core.instants import local_time, to_ms
+from agent.core.sentence import count, duration
+from agent.core.status import Snapshot, to_json
+from agent.web.guard import Terms, guard
+from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
+from agent.web.metrics import Metrics
+
+HEALTH_TYPE: Final = "application/health+json"
+PAGES: Final = Path(__file__).parent / "pages"
+REFRESH_S: Final = 5
+"""How often an open page asks again, in seconds."""
+WORDS: Final = {"online": "Online", "degraded": "Trouble with the cloud", "offline": "Offline"}
+MOODS: Final = {"pass": "good", "warn": "warn", "fail": "bad"}
+
+
+class Source(Protocol):
+    """Whoever knows how the box is."""
+
+    def snapshot(self) -> Snapshot: ...
+    def live(self) -> tuple[Check, ...]: ...
+    def ready(self) -> tuple[Check, ...]: ...
+
+
+def make_app(source: Source, terms: Terms) -> web.Application:
+    """The application for one listener."""
+    app = web.Application(middlewares=[guard(terms, _style_hash())])
+    aiohttp_jinja2.setup(
+        app, loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    metrics = Metrics(source.snapshot)
+    app.add_routes(
+        [
+            web.get("/", partial(_page, source)),
+            web.get("/livez", partial(_checks, source.live)),
+            web.get("/readyz", partial(_checks, source.ready)),
+            web.get("/health", partial(_health, source)),
+            web.get("/metrics", partial(_metrics, metrics)),
+            web.get("/api/v1/status", partial(_status, source)),
+        ]
+    )
+    return app
+
+
+async def _page(source: Source, request: web.Request) -> web.StreamResponse:
+    snapshot = source.snapshot()
+    zone, now_ms = ZoneInfo(snapshot.details.timezone), to_ms(snapshot.status.time)
+
+    def local(at: str) -> str:
+        return local_time(at, zone, now_ms)
+
+    context: dict[str, Any] = {
+        "status": snapshot.status,
+        "details": snapshot.details,
+        "mood": MOODS[verdict(snapshot, source.ready())],
+        "words": WORDS,
+        "refresh_s": REFRESH_S,
+        "local": local,
+        "count": count,
+        "duration": duration,
+    }
+    return aiohttp_jinja2.render_template("index.html", request, context)
+
+
+async def _checks(ask: Callable[[], tuple[Check, ...]], request: web.Request) -> web.StreamResponse:
+    checks = ask()
+    passed = all(check.ok for check in checks)
+    lines = [_line(check) for check in checks] if "verbose" in request.query else []
+    lines.append("ok" if passed else "failed")
+    return web.Response(status=200 if passed else 503, text="\n".join(lines) + "\n")
+
+
+def _line(check: Check) -> str:
+    if check.ok:
+        return f"[+]{check.name} ok"
+    return f"[-]{check.name} failed: {check.text}"
+
+
+async def _health(source: Source, request: web.Request) -> web.StreamResponse:
+    body = health(source.snapshot(), source.ready())
+    status = 503 if body["status"] == "fail" else 200
+    return web.Response(status=status, body=msgspec.json.encode(body), content_type=HEALTH_TYPE)
+
+
+async def _metrics(metrics: Metrics, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=metrics.text(), headers={"Content-Type": METRICS_TYPE})
+
+
+async def _status(source: Source, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=to_json(source.snapshot()), content_type="application/json")
+
+
+def _style_hash() -> str:
+    """The page's only style as the content security policy names it."""
+    page = (PAGES / "index.html").read_text(encoding="utf-8")
+    style = re.search("<style>(.*?)</style>", page, re.DOTALL)
+    assert style is not None
+    return f"'sha256-{b64encode(sha256(style[1].encode()).digest()).decode()}'"

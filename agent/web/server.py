@@ -1,0 +1,180 @@
+"""status → [web server] → people, scrapers, command line. The listeners: one address, and a Unix socket for the CLI.
+
+The same pages on both. Each bounds its connections, their waiting and their life, so that nobody can take the box down
+from here. Never reads a request's body.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from agent.core.errors import Held
+from agent.core.status import SOCKET_NAME
+from agent.web.guard import Terms
+from agent.web.routes import Source, make_app
+
+log = structlog.get_logger()
+
+SOCKET_MODE: Final = 0o600
+
+CONNECTIONS_MAX: Final = 64
+"""Connections at once, each listener; the next one is closed at once."""
+BACKLOG_MAX: Final = 64
+"""Connections that wait to be taken, each listener."""
+IDLE_S_MAX: Final = 10.0
+"""How long a connection may take for its next request, the first included, in seconds."""
+LIFE_S_MAX: Final = 60.0
+"""How long a connection may last in all, in seconds; a caller that reads nothing cannot stay."""
+SWEEP_INTERVAL_S: Final = 5.0
+"""How often connections are looked through for old ones, in seconds."""
+CLOSE_S_MAX: Final = 1.0
+"""How long closing waits for answers under way, in seconds."""
+LINE_BYTES_MAX: Final = 4_096
+"""Longest request line or header line."""
+HEADERS_MAX: Final = 64
+"""Header lines in a request."""
+
+
+class Web:
+    """The stage that serves `source`.
+
+    `listen` is (host, port) or None for no address, port 0 lets the system choose; `state_directory` holds the Unix
+    socket; `names` are further host names that this box answers to. `addresses` is where it listens, once ready.
+    """
+
+    def __init__(
+        self, source: Source, listen: tuple[str, int] | None, state_directory: Path, names: frozenset[str] = frozenset()
+    ) -> None:
+        self.name = "web"
+        self.addresses: tuple[tuple[str, int], ...] = ()
+        self._source = source
+        self._listen = listen
+        self._socket_path = state_directory / SOCKET_NAME
+        self._names = names
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serve until `stop`. Raises Held, naming the remedy, when an address or the socket cannot be had."""
+        async with AsyncExitStack() as stack:
+            here = bind_socket(self._socket_path)
+            stack.callback(self._socket_path.unlink, missing_ok=True)
+            servers = [await serve(stack, self._source, Terms(names=None, plain_api=True), [here])]
+            if self._listen is not None:
+                sockets = await bind_address(*self._listen)
+                names = self._names | {"localhost", self._listen[0].lower()}
+                servers.append(await serve(stack, self._source, Terms(names=names, plain_api=False), sockets))
+                self.addresses = tuple(one.getsockname()[:2] for one in sockets)
+            log.info("web_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
+            ready()
+            await _end_old_connections(servers, stop)
+
+
+async def serve(stack: AsyncExitStack, source: Source, terms: Terms, sockets: list[socket.socket]) -> web.Server:
+    """Serve the pages on bound sockets until `stack` closes; it owns the sockets from now on."""
+    for one in sockets:
+        stack.callback(one.close)
+    runner = web.AppRunner(
+        make_app(source, terms),
+        access_log=None,
+        keepalive_timeout=IDLE_S_MAX,
+        lingering_time=0,
+        max_line_size=LINE_BYTES_MAX,
+        max_field_size=LINE_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+        auto_decompress=False,
+        shutdown_timeout=CLOSE_S_MAX,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    assert runner.server is not None
+    loop = asyncio.get_running_loop()
+    for one in sockets:
+        listener = await loop.create_server(partial(_protocol, runner.server), sock=one, backlog=BACKLOG_MAX)
+        stack.callback(listener.close)
+    return runner.server
+
+
+async def bind_address(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets for every address that `host` means. Raises Held when one cannot be had."""
+    loop = asyncio.get_running_loop()
+    bound: list[socket.socket] = []
+    try:
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, proto, _, address in dict.fromkeys(infos):
+            one = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
+            bound.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise _not_bound(f"{host}:{port}", port, error) from error
+    return bound
+
+
+def bind_socket(path: Path) -> socket.socket:
+    """The Unix socket for the command line, 0600; what an earlier process left behind is replaced."""
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            one.bind(str(path))
+        finally:
+            os.umask(mask)
+    except OSError as error:
+        one.close()
+        reason = error.strerror or str(error)
+        hint = "Choose a [state] directory with a shorter path that this user may write to."
+        raise Held("web_socket", f"The socket {path} cannot be made: {reason}.", hint) from error
+    return one
+
+
+def _protocol(server: web.Server) -> asyncio.Protocol:
+    """What speaks on a new connection: aiohttp, while there is room."""
+    return server() if len(server.connections) < CONNECTIONS_MAX else _Full()
+
+
+async def _end_old_connections(servers: list[web.Server], stop: asyncio.Event) -> None:
+    """Until `stop`, end every connection that has been there for too long."""
+    seen_s: dict[web.RequestHandler, float] = {}
+    now_s = asyncio.get_running_loop().time
+    while not stop.is_set():
+        open_now = {one for server in servers for one in server.connections}
+        seen_s = {one: seen_s.get(one, now_s()) for one in open_now}
+        for one, first_s in seen_s.items():
+            if now_s() - first_s > LIFE_S_MAX:
+                one.force_close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_INTERVAL_S):
+                await stop.wait()
+
+
+class _Full(asyncio.Protocol):
+    """Takes a connection only to end it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is no room."""
+        transport.close()
+
+
+def _not_bound(address: str, port: int, error: OSError) -> Held:
+    if error.errno == errno.EADDRINUSE:
+        text = f"The page's address {address} is in use by another program."
+        hint = f"See which with: ss -ltnp 'sport = :{port}'. End it, or set [web] listen to a free port."
+        return Held("web_port_occupied", text, hint)
+    if error.errno == errno.EACCES:
+        text = f"This user may not listen on {address}."
+        return Held("web_port_refused", text, "Set [web] listen to a port above 1023.")
+    text = f"The page cannot listen on {address}: {error.strerror or error}."
+    return Held("web_address", text, "Set [web] listen to an address of this machine, or to 127.0.0.1:8080.")
