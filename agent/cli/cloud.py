@@ -58,7 +58,7 @@ def serve(
     configure("info")
     try:
         limits = Limits(records_max, bytes_max, min_interval_s)
-        asyncio.run(_serve(host, port, _sqlite_path(ledger), ledger, known, limits))
+        asyncio.run(_serve(host, port, ledger, known, limits))
     except OSError as error:
         text = f"Cannot listen on {listen}: {error.strerror or error}."
         raise Transient("cannot_listen", text, "Stop what listens there, or name another port.") from error
@@ -71,18 +71,18 @@ def export(
     show: Annotated[Show, typer.Option(help="Records, what is in quarantine, or holes.")] = Show.RECORDS,
 ) -> None:
     """Print a venue's records in order, one JSON object a line, as they were received. A server may run meanwhile."""
-    asyncio.run(_export(_sqlite_path(ledger), venue, show))
+    asyncio.run(_export(ledger, venue, show))
 
 
-async def _serve(host: str, port: int, path: Path, ledger: str, tokens: "Tokens | None", limits: "Limits") -> None:
-    from agent.receiver.ledger.sqlite import open_ledger
+async def _serve(host: str, port: int, ledger: str, tokens: "Tokens | None", limits: "Limits") -> None:
+    from agent.receiver.ledger.urls import open_ledger
     from agent.receiver.server import Receiver, serving
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = await open_ledger(path)
+    store = await open_ledger(ledger)
     try:
         async with serving(Receiver(store, tokens, limits), host, port) as url:
             print(f"nightsafe cloud listens on {url}, ledger {ledger}", flush=True)
@@ -91,11 +91,11 @@ async def _serve(host: str, port: int, path: Path, ledger: str, tokens: "Tokens 
         await store.close()
 
 
-async def _export(path: Path, venue: str, show: Show) -> None:
+async def _export(ledger: str, venue: str, show: Show) -> None:
     from agent.receiver.export import lines
-    from agent.receiver.ledger.sqlite_reader import open_reader
+    from agent.receiver.ledger.urls import open_reader
 
-    reader = await open_reader(path)
+    reader = await open_reader(ledger)
     try:
         out = sys.stdout.buffer
         async for chunk in lines(reader, venue, show.value):
@@ -116,15 +116,6 @@ async def _tell_the_rest(reader: "LedgerReader", venue: str) -> None:
     if holes:
         count = sum(one.hole.last - one.hole.first + 1 for one in holes)
         print(f"{count} records are missing in {len(holes)} declared holes: --show holes", file=sys.stderr)
-
-
-def _sqlite_path(url: str) -> Path:
-    """The file that a ledger URL names."""
-    scheme, colon, path = url.partition(":")
-    if scheme == "sqlite" and path:
-        return Path(path)
-    named = f"{scheme}: ledger" if colon else f"ledger {url!r}"
-    raise SettingsInvalid("ledger_scheme", f"There is no {named} in this build, which has sqlite:PATH.", "Use that.")
 
 
 def _address(listen: str) -> tuple[str, int]:

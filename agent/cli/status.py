@@ -150,7 +150,9 @@ def _progress(status: VenueStatus) -> RenderableType:
     rate = f" at {sync.rate_per_s:,.0f}/s" if sync.rate_per_s else ""
     row = Table.grid(padding=(0, 1))
     row.add_row(
-        ProgressBar(total=1.0, completed=sync.progress, width=BAR_WIDTH),
+        ProgressBar(
+            total=1.0, completed=sync.progress, width=BAR_WIDTH, complete_style="green", finished_style="green"
+        ),
         Text(f"{sync.progress:.0%}  {count(sync.pending, 'record')} to go{rate}{eta}"),
     )
     return row

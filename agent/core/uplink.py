@@ -40,10 +40,21 @@ _CAUSES: Final[dict[ProbeOutcome, UplinkCause]] = {
 }
 
 
-_UPLOAD_CAUSES: Final[dict[str, UplinkCause | None]] = {
+_UPLOAD_CAUSES: Final[dict[str, UplinkCause]] = {
+    "lookup_failed": "dns",
     "unreachable": "link",
+    "timeout": "link",
+    "refused": "cloud",
+    "tls_failed": "tls",
+    "no_answer": "cloud",
+    "not_an_answer": "cloud",
+    "nothing_taken": "cloud",
+    "cloud_401": "auth",
+    "cloud_429": "cloud",
 }
-"""By the drain's error code; every other code comes from an answer that was not what it should be."""
+"""By the drain's error code, beside `cloud_5xx`. Other codes are answers of a cloud that works, or faults of this box."""
+_UNANSWERED: Final = frozenset({"lookup_failed", "unreachable", "timeout", "refused", "tls_failed", "no_answer"})
+"""Codes of uploads that got no answer, so that an answer to anybody is a reason to try again."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
@@ -85,7 +96,12 @@ def cause_of(outcome: ProbeOutcome) -> UplinkCause:
 
 def upload_cause(code: str) -> UplinkCause | None:
     """What a failed upload speaks for; None when it says nothing about the way to the cloud."""
-    return _UPLOAD_CAUSES.get(code, "cloud")
+    return "cloud" if code.startswith("cloud_5") else _UPLOAD_CAUSES.get(code)
+
+
+def worth_retrying(code: str) -> bool:
+    """Whether an upload that failed so may succeed now that the cloud answers: it was not the cloud that said no."""
+    return code in _UNANSWERED
 
 
 def probed(uplink: Uplink, result: ProbeResult, began_s: float, at_s: float, debounce_s: float) -> Uplink:
@@ -103,6 +119,12 @@ def probed(uplink: Uplink, result: ProbeResult, began_s: float, at_s: float, deb
 def upload_succeeded(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
     """The cloud committed something of ours: there is no better evidence."""
     now = msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None, upload_failure=None, slow_count=0)
+    return _settle(now, at_s, at_s, debounce_s)
+
+
+def upload_answered(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
+    """The drain heard from the cloud, but what failed before has not succeeded yet."""
+    now = msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None)
     return _settle(now, at_s, at_s, debounce_s)
 
 
@@ -127,7 +149,9 @@ def _blocked_by(uplink: Uplink, cause: UplinkCause) -> UplinkCause | None:
     if cause == "auth":
         return None  # the cloud itself refused: the way there works
     if cause == "cloud":
-        return None if uplink.blocked is None else cause
+        return uplink.blocked and cause
+    if cause == "link":
+        return uplink.blocked or cause  # it only knows that nothing came back: what a probe found says more
     return cause
 
 

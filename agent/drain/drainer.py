@@ -134,6 +134,7 @@ class Drain:
         first = limits()
         self._size = BatchSize(first.batch_records_first, first.batch_records_max, first.batch_bytes_max)
         self._look = asyncio.Event()
+        self._bound = False
         self._resumed = False
         self._ahead: asyncio.Task[Load | None] | None = None
         self._failures = 0
@@ -203,7 +204,7 @@ class Drain:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, BEAT_S)):
                     await self._look.wait()
-            if self._look.is_set() and (self._state == "idle" or self._failures == 0):
+            if self._look.is_set() and (self._state == "idle" or (self._state == "waiting" and self._failures == 0)):
                 return
             self._look.clear()
 
@@ -301,7 +302,7 @@ class Drain:
     async def _resume(self) -> None:
         """Ask the cloud where it stands, bind the stream to this process, and continue at its `next`."""
         epoch = self._journal.epoch()
-        state = await self._cloud.open_stream(epoch, "created")
+        state = await self._state_of(epoch)
         self._size = batches.limited(self._size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
         if not state.open:
@@ -310,6 +311,19 @@ class Drain:
         self._resumed = True
         self._last_success_at = to_text(self._clock.wall_ms())
         log.info("drain_resumed", next=state.next, pending=self._journal.last() - state.next + 1)
+
+    async def _state_of(self, epoch: str) -> StreamState:
+        """Where the cloud stands. The stream is opened, and so bound to this process, once in its life or when the cloud
+        has none."""
+        if self._bound:
+            try:
+                return await self._cloud.stream(epoch)
+            except CloudRefused as refused:
+                if step_after(refused.refusal) is not Step.OPEN:
+                    raise
+        state = await self._cloud.open_stream(epoch, "created")
+        self._bound = True
+        return state
 
     async def _continue_at(self, next_: int, head: bytes | None, safe: int) -> None:
         base, cursor = self._journal.base(), self._journal.cursor() - self._journal.base()

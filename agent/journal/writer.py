@@ -283,6 +283,15 @@ class Journal:
         due, self._receipts_due = self._receipts_due, set()
         return [counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT]
 
+    def open_gaps(self) -> list[tuple[str, str, int, int]]:
+        """The holes as of the last commit: (device, epoch, first, last)."""
+        return [
+            (receipt.device, receipt.epoch, first, last)
+            for counting in list(self._book.epochs.values())
+            if (receipt := counting.receipt) is not None and receipt.gaps and receipt.epoch is not None
+            for first, last in receipt.gaps
+        ]
+
     def receipts_all_due(self) -> None:
         """Tell everything again: the broker has forgotten what it retained."""
         self._receipts_due = set(self._book.epochs.values())

@@ -65,7 +65,7 @@ class Limits(Protocol):
 
 
 class Monitor:
-    """The uplink's stage. `reached` is called when the cloud can be reached again, so that nobody sits out a pause."""
+    """The uplink's stage. `reached` is called when the cloud answers while the drain sits out a pause for no answer."""
 
     def __init__(
         self,
@@ -129,11 +129,12 @@ class Monitor:
         """Take in what the drain did since the last look, let time pass, and see whether a probe is due."""
         facts, at_s, limits = self._drain.facts(), self._clock.boottime_s(), self._limits()
         debounce_s = limits.offline_debounce_s
+        failure = _standing_failure(facts)
         if facts.last_success_at != self._success_at:
             self._success_at = facts.last_success_at
             self._news_s = at_s
-            self._adopt(machine.upload_succeeded(self._uplink, at_s, debounce_s))
-        failure = _standing_failure(facts)
+            heard = machine.upload_succeeded if failure is None else machine.upload_answered
+            self._adopt(heard(self._uplink, at_s, debounce_s))
         if failure != self._failure:
             self._failure = failure
             self._adopt(_with_failure(self._uplink, failure, at_s, debounce_s))
@@ -159,9 +160,8 @@ class Monitor:
     def _take_probe(self, result: ProbeResult, began_s: float) -> None:
         at_s = self._news_s = self._clock.boottime_s()
         log.debug("uplink_probed", outcome=result.outcome, detail=result.detail, took_s=round(at_s - began_s, 3))
-        failing = self._uplink.blocked is not None or self._uplink.upload_failure is not None
         self._adopt(machine.probed(self._uplink, result, began_s, at_s, self._limits().offline_debounce_s))
-        if failing and result.outcome == "passed":
+        if result.outcome == "passed" and self._failure is not None and machine.worth_retrying(self._failure[0]):
             self._reached()
 
     def _adopt(self, uplink: Uplink) -> None:

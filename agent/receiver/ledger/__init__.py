@@ -55,7 +55,7 @@ class Rejection(NamedTuple):
     detail: str
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A record whose rechash was recomputed; `text` is the JSON object as it was received."""
 
     rechash: bytes

@@ -237,7 +237,7 @@ class SqliteLedger:
 
     def _insert(self, number: int, first: int, rows: Sequence[Row]) -> None:
         start = position_of(number, first)
-        self._db.executemany(SQL["append"], [(start + at, row.rechash, row.text) for at, row in enumerate(rows)])
+        self._db.executemany(SQL["append"], ((start + at, row.rechash, row.text) for at, row in enumerate(rows)))
         refused = [(start + at, *row.rejection) for at, row in enumerate(rows) if row.rejection is not None]
         if refused:
             self._db.executemany(SQL["reject"], refused)

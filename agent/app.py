@@ -1,0 +1,345 @@
+"""[app] The composition root: opens the edges, joins the stages to them, starts them downstream first.
+
+The only place that knows every part. Decides nothing about events, answers or the uplink itself.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+import structlog
+
+from agent import __version__
+from agent.cloud.client import Client
+from agent.cloud.probe import CloudProbe
+from agent.core.arrivals import Item, Outcome
+from agent.core.conditions import Conditions
+from agent.core.errors import SettingsInvalid
+from agent.core.ids import CHANCE_BYTES, uuid7
+from agent.core.instants import to_text
+from agent.drain.drainer import Drain
+from agent.ingest.gaps import Gaps
+from agent.ingest.intake import Intake
+from agent.ingest.receipts import Receipts
+from agent.journal.reader import Reader, Stored
+from agent.journal.writer import Journal, Uploaded
+from agent.journal.writer import Limits as JournalLimits
+from agent.lan.broker import Broker
+from agent.lan.broker import Limits as BrokerLimits
+from agent.lan.gate import Gate
+from agent.lan.gate import Limits as GateLimits
+from agent.lan.session import Session
+from agent.runtime import systemd
+from agent.runtime.clock import Clock
+from agent.runtime.files import held_lock, private_directory
+from agent.runtime.stages import Entry, Pulse, run_stages
+from agent.settings.schema import Settings
+from agent.settings.watch import Change, Watch
+from agent.status.broadcast import Broadcast
+from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.uplink.monitor import Monitor
+from agent.web.server import Web
+
+log = structlog.get_logger()
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long one thread may keep the interpreter from another: the writer's thread and the loop hand over often, and a
+batch being prepared for the cloud delays no acknowledgement by more than this."""
+
+
+def run(settings: Settings, settings_file: Path) -> int:
+    """Run the agent until SIGTERM or SIGINT; returns the exit status. Raises what start-up or a vital stage raised."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    os.umask(0o077)
+    directory = settings.state.directory
+    private_directory(directory)
+    with held_lock(directory):
+        return asyncio.run(_run(settings, settings_file))
+
+
+async def _run(settings: Settings, settings_file: Path) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        entries, addresses = await _compose(settings, settings_file, stack)
+
+        def all_ready() -> None:
+            log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
+            systemd.ready(f"Storing for {settings.venue.name}")
+
+        def stopping() -> None:
+            log.info("stopping")
+            systemd.stopping()
+
+        await run_stages(
+            entries,
+            stop,
+            start_max_s=settings.runtime.start_stage_s,
+            all_ready=all_ready,
+            stopping=stopping,
+            condition=lambda stage, text: None,
+        )
+    log.info("stopped")
+    return 0
+
+
+async def _compose(
+    settings: Settings, settings_file: Path, stack: AsyncExitStack
+) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
+    """Open the edges and join the stages, downstream first."""
+    clock, live, conditions = Clock(), Live(settings), Conditions()
+    telling = Telling(conditions, clock)
+    pulse = Pulse(settings.runtime.beat_max_s, clock.boottime_s)
+    directory = settings.state.directory
+
+    def new_id() -> str:
+        return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
+
+    journal = await Journal.open(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
+    stack.push_async_callback(journal.close)
+    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.base)
+    stack.push_async_callback(reader.close)
+    cloud = Client(
+        settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
+    )
+    stack.push_async_callback(cloud.close)
+    await cloud.open()
+
+    drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
+    journal.on_commit(drain.wake)
+    journal.heed(pulse.of("writer"))
+    drain.heed(pulse.of("drain"))
+    monitor = Monitor(
+        CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
+    )
+    broker = Broker(directory, settings.devices.open, _broker_limits(settings))
+    intake = Intake(
+        journal, settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max
+    )
+    lan = Lan(intake, telling)
+    session = Session(broker.socket, broker.password, lan)
+    receipts = Receipts(journal, session, lambda: live.settings.intake)
+    gaps = Gaps(journal, session, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
+    lan.join(receipts, gaps)
+    gate = Gate(
+        tuple((address.host, address.port) for address in settings.gate.listen),
+        broker.socket,
+        settings.devices.open,
+        _gate_limits(settings),
+        intake,
+        lan,
+    )
+    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    versions = {"nightsafe": __version__}
+    source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
+    broadcast = Broadcast(source, session, clock)
+    session.on_connect(journal.receipts_all_due)
+    session.on_connect(broadcast.republish)
+    listen = settings.web.listen
+    web = Web(source, (listen.host, listen.port) if listen is not None else None, directory)
+    watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
+
+    times = settings.runtime
+    entries = [
+        Entry(systemd.Watchdog(pulse), vital=False, stop_s=times.stop_edges_s),
+        Entry(web, vital=False, stop_s=times.stop_edges_s),
+        Entry(watch, vital=False, stop_s=times.stop_edges_s),
+        Entry(monitor, vital=False, stop_s=times.stop_edges_s),
+        Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(drain, vital=True, stop_s=times.stop_drain_s),
+        Entry(broker, vital=True, stop_s=times.stop_edges_s),
+        Entry(session, vital=False, stop_s=times.stop_edges_s),
+        Entry(broadcast, vital=False, stop_s=times.stop_edges_s),
+        Entry(receipts, vital=False, stop_s=times.stop_ingest_s),
+        Entry(gaps, vital=False, stop_s=times.stop_ingest_s),
+        Entry(gate, vital=True, stop_s=times.stop_gate_s),
+    ]
+
+    def addresses() -> dict[str, Any]:
+        return {
+            "gate": ",".join(f"{host}:{port}" for host, port in gate.addresses),
+            "page": ",".join(f"http://{host}:{port}/" for host, port in web.addresses),
+        }
+
+    return entries, addresses
+
+
+class Live:
+    """The settings that hold now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def changed(self, telling: "Telling") -> Callable[[Settings, Change], None]:
+        """What to do with an edit that can be used."""
+
+        def take(settings: Settings, change: Change) -> None:
+            self.settings = settings
+            telling.lift("settings_refused")
+            waiting = ", ".join((*change.restart, *change.never))
+            if waiting:
+                text = f"The settings file was changed; these take effect later or never: {waiting}."
+                telling.hold("settings_wait", "info", "Settings wait for a restart", text, "Restart nightsafe.")
+            else:
+                telling.lift("settings_wait")
+
+        return take
+
+    def refused(self, telling: "Telling") -> Callable[[SettingsInvalid], None]:
+        """What to do with an edit that cannot be used: the old settings stay."""
+
+        def keep(error: SettingsInvalid) -> None:
+            text = "The settings file has errors; the settings before the edit still hold. " + " ".join(error.problems)
+            telling.hold("settings_refused", "warning", "Settings not taken", text, "Run `nightsafe config check`.")
+
+        return keep
+
+
+class Telling:
+    """Conditions with the time of day put in."""
+
+    def __init__(self, conditions: Conditions, clock: Clock) -> None:
+        self._conditions = conditions
+        self._clock = clock
+
+    def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
+        """The condition holds."""
+        if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
+            log.warning("condition_raised", condition=id, title=title)
+
+    def lift(self, id: str) -> None:
+        """It does not hold any more."""
+        if self._conditions.lift(id):
+            log.info("condition_cleared", condition=id)
+
+
+class Lan:
+    """What the gate and the session hear, handed to those whom it concerns."""
+
+    def __init__(self, intake: Intake, telling: Telling) -> None:
+        self._intake = intake
+        self._telling = telling
+        self._receipts: Receipts
+        self._gaps: Gaps
+
+    def join(self, receipts: Receipts, gaps: Gaps) -> None:
+        """Name those who are told; they need the session, which needs this."""
+        self._receipts = receipts
+        self._gaps = gaps
+
+    def spoofed(self, device: str, topic: str) -> None:
+        """A device published to another's events topic."""
+        self._telling.hold(
+            f"spoofed:{device}",
+            "warning",
+            f"{device} published as another device",
+            f"{device or 'A device'} tried to publish events at {topic}, which is not its own.",
+            "Check the device's settings: its user name and the name in its topic must be the same.",
+        )
+
+    def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
+        """A device asked for its event's own receipt."""
+        self._receipts.answer(device, topic, correlation, item, outcome)
+
+    def will_event(self, device: str, payload: bytes, settle: Callable[[Item, Outcome], None]) -> None:
+        """An event that came as a will."""
+        self._intake.offer(device, payload, settle)
+
+    def state(self, device: str, payload: bytes) -> None:
+        """A device's state topic."""
+        self._gaps.heard(device, payload)
+
+
+class DrainSide:
+    """The journal as the drain needs it: its facts from the writer, its records from the reader."""
+
+    def __init__(self, journal: Journal, reader: Reader) -> None:
+        self._journal = journal
+        self._reader = reader
+
+    def epoch(self) -> str:
+        """The present stream."""
+        return self._journal.book.epoch
+
+    def base(self) -> int:
+        """The position before the stream's first record."""
+        return self._journal.book.base
+
+    def last(self) -> int:
+        """The last durable sequence."""
+        return self._journal.book.committed - self._journal.book.base
+
+    def cursor(self) -> int:
+        """Position of the last record that the cloud has."""
+        return self._journal.book.cursor
+
+    def safe(self) -> int:
+        """Position up to which the cloud calls everything safe."""
+        return self._journal.book.safe
+
+    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
+        """Records behind a position."""
+        return await self._reader.batch(after, records_max, bytes_max)
+
+    async def rechash(self, position: int) -> bytes | None:
+        """The seal of one record."""
+        return await self._reader.rechash(position)
+
+    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
+        """The cloud has these records."""
+        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
+        await self._journal.advance(cursor, safe, told)
+
+
+def _journal_limits(settings: Settings) -> JournalLimits:
+    journal = settings.journal
+    return JournalLimits(
+        journal.queue_events_max,
+        journal.queue_bytes_max,
+        journal.commit_events_max,
+        journal.project_events,
+        journal.cache_bytes,
+        journal.bytes_max,
+    )
+
+
+def _gate_limits(settings: Settings) -> GateLimits:
+    gate = settings.gate
+    return GateLimits(
+        gate.connections_max,
+        gate.connect_timeout_s,
+        gate.event_bytes_max,
+        gate.inflight_max,
+        gate.preconnack_bytes_max,
+        gate.partial_bytes_max,
+        gate.refuse_delay_s,
+        gate.linger_s,
+    )
+
+
+def _broker_limits(settings: Settings) -> BrokerLimits:
+    broker, gate = settings.broker, _gate_limits(settings)
+    return BrokerLimits(
+        broker.command,
+        broker.queued_bytes_max,
+        broker.queued_messages_max,
+        gate.inflight_max,
+        gate.packet_bytes_max,
+        broker.restart_delay_s,
+        broker.restart_delay_max_s,
+    )
+
+
+def _venue(settings: Settings) -> Venue:
+    venue = settings.venue
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))

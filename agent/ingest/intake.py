@@ -1,0 +1,41 @@
+"""device → gate → [intake] → journal. Judges each event once and hands it, or its refusal, to the writer.
+
+The hot path: everything here happens once for every event. It never blocks and never answers a device itself.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from agent.core import events
+from agent.core.arrivals import Item, Settle
+from agent.core.events import Event
+
+
+class Journal(Protocol):
+    """Where items are queued for the next commit."""
+
+    @property
+    def has_room(self) -> bool: ...
+    def submit(self, item: Item, settle: Settle) -> None: ...
+    def on_room(self, call: Callable[[], None]) -> None: ...
+
+
+class Intake:
+    """The one door for devices' events, whatever way they came."""
+
+    def __init__(self, journal: Journal, event_bytes_max: int, event_depth_max: int, excerpt_bytes_max: int) -> None:
+        self._journal = journal
+        self._limits = (event_bytes_max, event_depth_max, excerpt_bytes_max)
+        self.refused_count = 0
+
+    def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
+        """Take one event of `device`; `settle` hears its outcome after the commit. False: the queue is full for now."""
+        verdict = events.judge(device, payload, *self._limits)
+        if type(verdict) is not Event:
+            self.refused_count += 1
+        self._journal.submit(verdict, settle)
+        return self._journal.has_room
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """Call `call` when there is room again."""
+        self._journal.on_room(call)

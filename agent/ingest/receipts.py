@@ -1,0 +1,128 @@
+"""journal → [receipts] → broker → devices. Tells each device what is durable of its events.
+
+Coalesced: at most one receipt a device and interval, whatever arrives meanwhile. Tells only what is committed, keeps
+nothing for a broker that is away, and never slows the intake.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from agent.core.arrivals import Item, Outcome, Receipt
+from agent.core.errors import Transient
+from agent.core.events import Event, Refusal
+
+log = structlog.get_logger()
+
+
+class Journal(Protocol):
+    """What changed since the last look, all of it durable."""
+
+    def receipts_due(self) -> Sequence[Receipt]: ...
+    def receipts_all_due(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """The agent's own session. Raises Transient while the broker is away."""
+
+    @property
+    def connected(self) -> bool: ...
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1, correlation: bytes | None = None
+    ) -> None: ...
+
+
+class Limits(Protocol):
+    """Settings of the same names."""
+
+    @property
+    def receipt_interval_s(self) -> float: ...
+    @property
+    def gaps_shown_max(self) -> int: ...
+    @property
+    def refused_shown_max(self) -> int: ...
+
+
+ANSWERS_MAX = 1000
+"""Receipts of single events that may wait to be sent; more are left out, the device's own receipt tells all."""
+
+
+class Receipts:
+    """The stage that publishes receipts."""
+
+    name = "receipts"
+
+    def __init__(self, journal: Journal, publisher: Publisher, limits: Callable[[], Limits]) -> None:
+        self._journal = journal
+        self._publisher = publisher
+        self._limits = limits
+        self._answers: list[tuple[str, bytes, bytes | None]] = []
+
+    def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
+        """Queue one event's own receipt for `topic`."""
+        if len(self._answers) < ANSWERS_MAX:
+            self._answers.append((topic, own_receipt(item, outcome), correlation))
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Publish what changed, once an interval, until `stop`."""
+        ready()
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits().receipt_interval_s):
+                    await stop.wait()
+            if self._publisher.connected:
+                await self._publish_due()
+
+    async def _publish_due(self) -> None:
+        limits = self._limits()
+        answers, self._answers = self._answers, []
+        try:
+            for topic, payload, correlation in answers:
+                await self._publisher.publish(topic, payload, correlation=correlation)
+            for receipt in self._journal.receipts_due():
+                payload = encode(receipt, limits.gaps_shown_max, limits.refused_shown_max)
+                await self._publisher.publish(topic_of(receipt), payload, retain=True)
+        except Transient as away:
+            self._journal.receipts_all_due()
+            log.debug("receipts_wait", code=away.code)
+
+
+def topic_of(receipt: Receipt) -> str:
+    """Where a receipt is retained: older epochs have their own topic."""
+    base = f"pos/v1/{receipt.device}/receipt"
+    return base if receipt.newest or receipt.epoch is None else f"{base}/{receipt.epoch}"
+
+
+def encode(receipt: Receipt, gaps_max: int, refused_max: int) -> bytes:
+    """The receipt as devices read it: sequences are unpadded strings."""
+    counted = receipt.epoch is not None
+    body: dict[str, Any] = {
+        "epoch": receipt.epoch,
+        "stored": str(receipt.stored) if counted else None,
+        "uploaded": str(receipt.uploaded) if counted else None,
+        "gaps": [[str(first), str(last)] for first, last in receipt.gaps[-gaps_max:]],
+        "refused": [
+            {"id": id, "sequence": str(sequence) if sequence is not None else None, "reason": reason, "detail": detail}
+            for id, sequence, reason, detail in receipt.refused[-refused_max:]
+        ],
+    }
+    return msgspec.json.encode(body)
+
+
+def own_receipt(item: Item, outcome: Outcome) -> bytes:
+    """One event's own receipt: what became of it."""
+    assert isinstance(item, Event | Refusal)
+    stored = outcome in (Outcome.STORED, Outcome.DUPLICATE)
+    body: dict[str, Any] = {
+        "id": item.id,
+        "epoch": item.epoch,
+        "sequence": str(item.sequence) if item.sequence is not None else None,
+        "status": "stored" if stored else "refused",
+    }
+    if not stored:
+        body["reason"] = item.reason.value if isinstance(item, Refusal) else outcome.value
+    return msgspec.json.encode(body)

@@ -1,0 +1,42 @@
+"""What every test may use: the long forms' switch and free ports. Fixtures of one subject live beside their tests."""
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long forms too: more kills, more rows, more seeds")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skipped = pytest.mark.skip(reason="the long form; give --long")
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(skipped)
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether a test that has two forms runs its long one."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Each call gives a TCP port of loopback that nobody listens on now; no two calls of one test give the same."""
+    given: set[int] = set()
+
+    def find() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = int(probe.getsockname()[1])
+            if port not in given:
+                given.add(port)
+                return port
+
+    return find

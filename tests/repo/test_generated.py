@@ -1,0 +1,9 @@
+"""What is written from the code says what the code says."""
+
+from agent.settings.reference import written_files
+from tests.repo.tree import ROOT
+
+
+def test_the_example_and_the_settings_page_are_fresh() -> None:
+    stale = [name for name, text in written_files().items() if (ROOT / name).read_text(encoding="utf-8") != text]
+    assert stale == [], "run: python -m agent.settings.reference"
