@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.core.errors import SettingsInvalid, Transient
+from agent.core.errors import SettingsInvalid
 
 if TYPE_CHECKING:
     from agent.cloud.wire import Limits
@@ -56,12 +56,8 @@ def serve(
         text = f"{host} is not loopback, and there would be no tokens."
         raise SettingsInvalid("tokens_missing", text, "Name a file with --tokens, or listen on 127.0.0.1.")
     configure("info")
-    try:
-        limits = Limits(records_max, bytes_max, min_interval_s)
-        asyncio.run(_serve(host, port, ledger, known, limits))
-    except OSError as error:
-        text = f"Cannot listen on {listen}: {error.strerror or error}."
-        raise Transient("cannot_listen", text, "Stop what listens there, or name another port.") from error
+    limits = Limits(records_max, bytes_max, min_interval_s)
+    asyncio.run(_serve(host, port, ledger, known, limits))
 
 
 @app.command()
@@ -98,9 +94,13 @@ async def _export(ledger: str, venue: str, show: Show) -> None:
     reader = await open_reader(ledger)
     try:
         out = sys.stdout.buffer
+        empty = True
         async for chunk in lines(reader, venue, show.value):
             out.write(chunk)
+            empty = False
         out.flush()
+        if empty:
+            print(f"no {show.value} of venue {venue}", file=sys.stderr)
         if show is Show.RECORDS:
             await _tell_the_rest(reader, venue)
     finally:
@@ -110,12 +110,11 @@ async def _export(ledger: str, venue: str, show: Show) -> None:
 async def _tell_the_rest(reader: "LedgerReader", venue: str) -> None:
     """On stderr: what is not among the lines."""
     rejected = sum([len(page) async for page in reader.rejected(venue)])
-    holes = [one async for page in reader.holes(venue) for one in page]
+    missing = [one.hole.last - one.hole.first + 1 async for page in reader.holes(venue) for one in page]
     if rejected:
         print(f"{rejected} records are in quarantine: --show rejected", file=sys.stderr)
-    if holes:
-        count = sum(one.hole.last - one.hole.first + 1 for one in holes)
-        print(f"{count} records are missing in {len(holes)} declared holes: --show holes", file=sys.stderr)
+    if missing:
+        print(f"{sum(missing)} records are missing in {len(missing)} declared holes: --show holes", file=sys.stderr)
 
 
 def _address(listen: str) -> tuple[str, int]:

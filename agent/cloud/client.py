@@ -1,4 +1,4 @@
-"""journal → drain → [cloud client] → the cloud. HTTPS as the cloud contract has it: one request in flight, bounded answers.
+"""journal → drain → [cloud client] → cloud. HTTPS as the cloud contract has it, every answer bounded.
 
 Only an answer with the expected media type and body counts; redirects are not followed. Maps what aiohttp raises to our
 errors. Never decides what happens next, and never sends a token to anything but the cloud's own address.
@@ -78,7 +78,13 @@ class Client:
     """The agent's side of the cloud contract, for one venue and one process start."""
 
     def __init__(
-        self, url: str, venue: str, instance: str, token_file: Path | None, limits: Limits, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        venue: str,
+        instance: str,
+        token_file: Path | None,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._base = f"{url.rstrip('/')}/v1/venues/{venue}/streams"
         self._venue = venue
@@ -92,9 +98,13 @@ class Client:
     async def open(self) -> None:
         """Read the token and make the session; connects to nothing yet."""
         self.read_token()
-        timeout = aiohttp.ClientTimeout(total=self._limits.request_timeout_s, sock_connect=self._limits.connect_timeout_s)
+        timeout = aiohttp.ClientTimeout(
+            total=self._limits.request_timeout_s, sock_connect=self._limits.connect_timeout_s
+        )
         connector = aiohttp.TCPConnector(ssl=True if self._tls is None else self._tls, resolver=Lookup(), limit=2)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, trust_env=False)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False, trust_env=False
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -182,7 +192,9 @@ class Client:
         except TimeoutError as error:
             raise Transient("timeout", "The cloud did not answer in time.", "It is asked again by itself.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Transient("unreachable", f"The cloud was not reached: {_words(error)}.", "It is asked again by itself.") from error
+            raise Transient(
+                "unreachable", f"The cloud was not reached: {_words(error)}.", "It is asked again by itself."
+            ) from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         found = b""

@@ -49,7 +49,7 @@ class CloudProbe:
         except TimeoutError:
             return ProbeResult(_STEP_OUTCOMES[step.name], f"no {step.name} within {timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return ProbeResult(_outcome(error), _words(error))
+            return ProbeResult(outcome_of(error), _words(error))
 
     async def _ask(self, step: SimpleNamespace) -> ProbeResult:
         connector = aiohttp.TCPConnector(
@@ -112,7 +112,7 @@ def _judge(content_type: str | None, body: bytes | None) -> ProbeResult:
     return ProbeResult("passed") if health.status == "pass" else ProbeResult("server_error", f"says {health.status}")
 
 
-def _outcome(error: Exception) -> ProbeOutcome:
+def outcome_of(error: Exception) -> ProbeOutcome:
     """What a failed exchange shows; the order goes from the particular to the general."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "lookup_failed"

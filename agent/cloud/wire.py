@@ -60,6 +60,9 @@ class Record(NamedTuple):
     rechash: bytes
 
 
+_NO_DATA: Final = msgspec.Raw(b"")  # this very object is what `omit_defaults` leaves out
+
+
 class WireRecord(msgspec.Struct, gc=False, omit_defaults=True):
     """One element of a batch, its members in the order in which they are written. Of the last two, one is there."""
 
@@ -76,7 +79,7 @@ class WireRecord(msgspec.Struct, gc=False, omit_defaults=True):
     device: str
     rechash: str
     datacontenttype: Literal["application/cloudevents+json"]
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw = _NO_DATA
     data_base64: str = ""
 
 
@@ -91,8 +94,7 @@ def source_of(venue: str) -> str:
 
 def encode_batch(venue: str, epoch: str, records: Iterable[Record], base64: bool = False) -> bytes:
     """The body of a records PUT. With `base64` the events travel as `data_base64`: for bytes that are no plain JSON."""
-    source, kind, raw = source_of(venue), "nightsafe.record.v1", msgspec.Raw
-    none, shape = raw(b""), WireRecord
+    source, kind, raw, shape = source_of(venue), "nightsafe.record.v1", msgspec.Raw, WireRecord
     return _encode(
         [
             shape(
@@ -109,7 +111,7 @@ def encode_batch(venue: str, epoch: str, records: Iterable[Record], base64: bool
                 device,
                 rechash.hex(),
                 "application/cloudevents+json",
-                none if base64 else raw(event),
+                _NO_DATA if base64 else raw(event),
                 b64encode(event).decode() if base64 else "",
             )
             for sequence, recordedtime, clock, boot, uptime_ms, device, event_id, event, rechash in records

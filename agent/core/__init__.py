@@ -1,4 +1,4 @@
 """[core] decides; everything around it acts.
 
-Pure functions and frozen values. Time, chance and ids come in as arguments; nothing here reads a clock, a disk or a socket.
+Pure functions and values. Time, chance and ids come in as arguments; nothing here reads a clock, a disk or a socket.
 """

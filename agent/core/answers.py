@@ -83,7 +83,15 @@ _BY_KIND = {
     "urn:nightsafe:gap": Step.RESUME,
     "urn:nightsafe:malformed": Step.SPLIT,
 }
-_BY_STATUS = {401: Step.LOG_IN, 413: Step.LIMIT, 429: Step.WAIT, 500: Step.BACK_OFF, 502: Step.BACK_OFF, 503: Step.WAIT, 504: Step.BACK_OFF}
+_BY_STATUS = {
+    401: Step.LOG_IN,
+    413: Step.LIMIT,
+    429: Step.WAIT,
+    500: Step.BACK_OFF,
+    502: Step.BACK_OFF,
+    503: Step.WAIT,
+    504: Step.BACK_OFF,
+}
 
 
 def step_after(refusal: Refusal) -> Step:

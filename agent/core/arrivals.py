@@ -1,4 +1,4 @@
-"""device → gate → ingest → [what arrived before?] → journal. Each device's own counting: what is stored, what is missing.
+"""device → gate → ingest → [what arrived before?] → journal. Each device's counting: what is stored, what is missing.
 
 Pure state without I/O: the journal folds every record into it, in journal order, and rebuilds it the same way at start.
 Holes are never waited for. Never decides about content: a (device, id) seen before is the journal's business.

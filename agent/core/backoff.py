@@ -8,5 +8,5 @@ def pause_s(failures: int, chance: float, first_s: float, longest_s: float) -> f
 
 
 def asked_pause_s(asked_s: float, chance: float, first_s: float, longest_s: float) -> float:
-    """The pause that the other side asked for, at most `longest_s`, plus up to `first_s` so that not all come at once."""
+    """The pause the other side asked for, at most `longest_s`, plus up to `first_s` so that not all come at once."""
     return min(max(asked_s, 0.0), longest_s) + chance * first_s

@@ -7,7 +7,10 @@ import msgspec
 
 
 class BatchSize(msgspec.Struct, frozen=True):
-    """Records in the next batch, never above `ceiling`, which the cloud may lower; `base64` for a record it cannot read."""
+    """Records in the next batch, never above `ceiling`, which the cloud may lower.
+
+    `base64` is for one record that the cloud cannot read otherwise.
+    """
 
     records: int
     ceiling: int
@@ -20,7 +23,9 @@ def succeeded(size: BatchSize, sent: int, took_s: float, target_s: float) -> Bat
     if sent < size.records and took_s < target_s:
         return msgspec.structs.replace(size, base64=False)  # the backlog ended, not the link
     fitting = int(sent * target_s / max(took_s, 1e-3) / 2)
-    records = max(1, min(fitting, size.records * 2, size.ceiling)) if took_s < target_s else _slower(size, took_s, target_s)
+    records = (
+        max(1, min(fitting, size.records * 2, size.ceiling)) if took_s < target_s else _slower(size, took_s, target_s)
+    )
     return msgspec.structs.replace(size, records=max(records, 1), base64=False)
 
 

@@ -24,7 +24,7 @@ _VERIFICATION = re.compile(
     r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|csc|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
 )
 
-# Issuer prefixes (first digits, as ranges) with the lengths they are issued in: ISO/IEC 7812 ranges as card schemes publish them.
+# First digits, as ranges, with the lengths they are issued in: ISO/IEC 7812 as the card schemes publish it.
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
     (4, 4, frozenset({13, 16, 18, 19})),
     (51, 55, frozenset({16})),
@@ -61,14 +61,14 @@ def flattened(body: bytes, sequence: str | None) -> bytes:
 
 
 def clean(body: bytes, flat: bytes) -> bool:
-    """Whether strict JSON holds no card data; `flat` is what `flattened` made of it. ValueError where it is not strict."""
+    """Whether strict JSON holds no card data; `flat` is what `flattened` made of it. ValueError if it is not strict."""
     if clearly_clean(body, flat):
         return True
     return _decoded_clean(jiter.from_json(body, catch_duplicate_keys=True))
 
 
 def clearly_clean(body: bytes, flat: bytes) -> bool:
-    """Whether the bytes alone show that there is nothing to find: no run of 13 digits, no escapes, nothing beyond ASCII.
+    """Whether the bytes alone show that nothing is to be found: no run of 13 digits, no escapes, nothing beyond ASCII.
 
     The envelope's own `specversion` is the one "cv" that an event without verification values has.
     """

@@ -1,4 +1,4 @@
-"""The hash chain of a stream: each record's rechash seals it and everything before it. Used by the box and by the cloud.
+"""journal, cloud → [the hash chain]. Each record's rechash seals it and all before it, at both ends.
 
 Pure arithmetic: nothing here reads or stores.
 """
@@ -10,5 +10,5 @@ ORIGIN = bytes(32)
 
 
 def rechash(prevhash: bytes, sequence: int, recordedtime: str, device: str, event: bytes) -> bytes:
-    """The 32-byte seal of one record; `event` is the device's bytes as received, `recordedtime` as it goes on the wire."""
+    """The 32-byte seal of one record: `event` is the device's bytes as received, `recordedtime` as on the wire."""
     return sha256(b"%b%020d\n%b\n%b\n%b" % (prevhash, sequence, recordedtime.encode(), device.encode(), event)).digest()

@@ -1,7 +1,7 @@
 """device → gate → [the envelope] → ingest. Judges one event's bytes: what it is, or why it is refused.
 
-Pure: the same bytes always get the same verdict. Never changes a byte: the payload is kept as it came, and `data` is cut
-from it, not written anew.
+Pure: the same bytes always get the same verdict. Never changes a byte: the payload is kept as it came, and `data`
+is cut from it, not written anew.
 """
 
 import math
@@ -15,7 +15,8 @@ import msgspec
 
 from agent.core import cards
 
-SEQUENCE_MAX = 2**63 - 1
+SEQUENCE_MAX = 10**12 - 1
+"""The highest sequence of one epoch: a thousand events a second for thirty years, and shorter than any card number."""
 NAME_CHARS_MAX = 256
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 RESERVED_DEVICES = frozenset({"agent", "venue", "nightsafe"})
@@ -41,7 +42,7 @@ class Reason(StrEnum):
 
 
 class Event(NamedTuple):
-    """An event fit to be stored. `body` is from the first brace to the last; `digest` seals type and data (16 bytes)."""
+    """An event fit to be stored. `body` runs from first brace to last; `digest` seals type and data (16 bytes)."""
 
     device: str
     id: str
@@ -55,8 +56,8 @@ class Event(NamedTuple):
 class Refusal(NamedTuple):
     """An event that can never be stored as it is. `id`, `epoch` and `sequence` only where they could be read safely.
 
-    `sha256` (hex) and `size` (bytes) speak of the whole payload; `excerpt` is its beginning, digits masked where needed;
-    `payload` is all of it, None where a card number may stand in it.
+    `sha256` (hex) and `size` (bytes) speak of the whole payload; `excerpt` is its beginning, digits masked where
+    needed; `payload` is all of it, None where a card number may stand in it.
     """
 
     device: str
@@ -199,11 +200,15 @@ def refuse(device: str, payload: bytes, reason: Reason, detail: str, excerpt_byt
     head = payload[:excerpt_bytes_max]
     if kept is None:
         head = cards.masked(head)
-        name = cards.masked(name.encode()).decode() if name and not cards.text_clean(name) else name
-        epoch = cards.masked(epoch.encode()).decode() if epoch and not cards.text_clean(epoch) else epoch
+        name, epoch, detail = _cleaned(name), _cleaned(epoch), _cleaned(detail) or ""
     excerpt = head.decode("utf-8", "replace")
     digest = sha256(payload).hexdigest()
     return Refusal(device, reason, detail, name, epoch, sequence, digest, len(payload), excerpt, kept)
+
+
+def _cleaned(text: str | None) -> str | None:
+    """The same text, or its digits masked where a card number stands in it."""
+    return text if text is None or cards.text_clean(text) else cards.masked(text.encode()).decode()
 
 
 def _judge(device: str, payload: bytes, bytes_max: int, depth_max: int) -> Event | tuple[Reason, str]:
@@ -235,7 +240,7 @@ def _judge(device: str, payload: bytes, bytes_max: int, depth_max: int) -> Event
 
 
 def strictly(body: bytes, depth_max: int, long_digits: bool = True) -> str | None:
-    """What is wrong with JSON that a lenient reader takes: duplicate keys, numbers beyond binary64, depth. None: nothing.
+    """What is wrong with JSON that a lenient reader takes: duplicate keys, numbers beyond binary64, depth; or None.
 
     JSON that survives decoding and encoding byte for byte has none of these; only the rest is read a second time.
     `long_digits` False spares the look for endless integers.

@@ -15,7 +15,7 @@ SyncState = Literal["idle", "syncing", "waiting", "held"]
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
-    """One device as the journal knows it. `stored` and `uploaded` are contiguous device sequences of its newest epoch."""
+    """One device as the journal knows it; `stored` and `uploaded` are contiguous sequences of its newest epoch."""
 
     device: str
     epoch: str | None

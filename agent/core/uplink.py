@@ -52,7 +52,7 @@ _UPLOAD_CAUSES: Final[dict[str, UplinkCause]] = {
     "cloud_401": "auth",
     "cloud_429": "cloud",
 }
-"""By the drain's error code, beside `cloud_5xx`. Other codes are answers of a cloud that works, or faults of this box."""
+"""By the drain's error code, beside `cloud_5xx`. Other codes are answers of a working cloud, or faults of this box."""
 _UNANSWERED: Final = frozenset({"lookup_failed", "unreachable", "timeout", "refused", "tls_failed", "no_answer"})
 """Codes of uploads that got no answer, so that an answer to anybody is a reason to try again."""
 

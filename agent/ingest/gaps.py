@@ -1,4 +1,4 @@
-"""journal → [gaps] → broker → devices. Asks a device for the sequences that never came, and tells people when that fails.
+"""journal → [gaps] → broker → devices. Asks a device for sequences that never came, and tells people when that fails.
 
 A hole is never waited for: everything behind it is stored. A request is repeated with the same id after each `ready` of
 the device until its state names it as applied. Never declares a loss; the journal does, when the device starts anew.
@@ -55,7 +55,9 @@ class Limits(Protocol):
 class Telling(Protocol):
     """Where people are told."""
 
-    def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None: ...
+    def hold(
+        self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str
+    ) -> None: ...
     def lift(self, id: str) -> None: ...
 
 

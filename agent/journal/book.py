@@ -1,13 +1,12 @@
 """ingest → [journal: what has arrived] → drain. The figures of the log, kept in memory and folded from the records.
 
-The log is the truth; all of this can be made again from it. Loading reads the figures written at the watermark and folds
-in the records behind it, with the same code that folds new ones. Runs on the writer's thread; never commits.
+The log is the truth; all of this can be made again from it. Loading reads the figures written at the watermark and
+folds in the records behind it, with the same code that folds new ones. Runs on the writer's thread; never commits.
 """
 
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -54,7 +53,18 @@ class EpochBook:
 class DeviceBook:
     """One device's figures. `recent` holds the ids behind the watermark: id → (digest, position)."""
 
-    __slots__ = ("epochs", "id", "last_ms", "name", "newest", "recent", "stored_bytes", "stored_count", "uploaded_bytes", "uploaded_count")
+    __slots__ = (
+        "epochs",
+        "id",
+        "last_ms",
+        "name",
+        "newest",
+        "recent",
+        "stored_bytes",
+        "stored_count",
+        "uploaded_bytes",
+        "uploaded_count",
+    )
 
     def __init__(self, row: int, name: str) -> None:
         self.id = row

@@ -1,7 +1,7 @@
-"""ingest → [journal: the database file] → drain. Opens SQLite the one way that keeps its promises, and runs calls on it.
+"""ingest → [journal: the database file] → drain. Opens SQLite the one way that keeps its promises.
 
-The only module that knows aiosqlite. Every call is one function run whole on the connection's own thread, so a cancelled
-caller never leaves half a transaction. Maps SQLite's errors to ours. Never decides what is written.
+The only module that knows aiosqlite. Every call is one function run whole on the connection's own thread, so a
+cancelled caller never leaves half a transaction. Maps SQLite's errors to ours. Never decides what is written.
 """
 
 import os
@@ -75,7 +75,8 @@ class Database:
     async def run(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `call`, run whole on the connection's thread. SQLite's errors arrive as ours."""
         try:
-            result: T = await self._connection._execute(call, self._connection._conn)  # one hop for a whole call
+            # One hop for a whole call: aiosqlite's public calls hop for each statement.
+            result: T = await self._connection._execute(call, self._connection._conn)  # type: ignore[no-untyped-call]
         except sqlite3.Error as error:
             raise named(error) from error
         return result
@@ -130,7 +131,9 @@ def _read_only(connection: sqlite3.Connection, cache_bytes: int) -> None:
 def migrations() -> list[tuple[int, str]]:
     """The migrations by number, ascending, 1, 2, 3 …"""
     folder = resources.files(__package__).joinpath("migrations")
-    found = [(int(entry.name[:4]), entry.read_text("utf-8")) for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    found = [
+        (int(entry.name[:4]), entry.read_text("utf-8")) for entry in folder.iterdir() if entry.name.endswith(".sql")
+    ]
     return sorted(found)
 
 
@@ -155,7 +158,15 @@ def named(error: sqlite3.Error) -> NightsafeError:
     """SQLite's error as ours: a full disk passes, everything else means that nothing may be acknowledged."""
     code = getattr(error, "sqlite_errorname", "") or type(error).__name__
     if code == "SQLITE_FULL":
-        return Transient("disk_full", "The disk is full: nothing more can be stored.", "Free space on the disk of the state directory.")
+        return Transient(
+            "disk_full",
+            "The disk is full: nothing more can be stored.",
+            "Free space on the disk of the state directory.",
+        )
     if code in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-        return Transient("journal_busy", "Another program holds the journal.", "End the program that has the journal open.")
-    return JournalDamaged("journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk.")
+        return Transient(
+            "journal_busy", "Another program holds the journal.", "End the program that has the journal open."
+        )
+    return JournalDamaged(
+        "journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk."
+    )

@@ -1,4 +1,4 @@
-"""ingest → [journal: one group on its way into the log] → drain. Gives positions, chains, counts, and finds what came before.
+"""ingest → [journal: one group on its way into the log] → drain. Gives positions, chains, counts.
 
 Everything here happens inside one transaction on the writer's thread. It tells nobody, and never commits.
 """
@@ -88,9 +88,8 @@ class Fold:
         previous = book.head
         book.position += 1
         book.head = chain.rechash(previous, book.sequence, stamp.text, counting.device.name, body)
-        self.values += (
-            book.position, counting.id, sequence, stamp.boot, stamp.wall_ms, stamp.uptime_ms, stamp.synced, previous, book.head, body,
-        )  # fmt: skip
+        self.values += (book.position, counting.id, sequence, stamp.boot, stamp.wall_ms, stamp.uptime_ms, stamp.synced)
+        self.values += (previous, book.head, body)
         book.pending_bytes += len(body)
         self.book.touched.add(counting)
         self.touched.add(counting)
@@ -99,7 +98,14 @@ class Fold:
     def _own(self, kind: str, data: dict[str, Any]) -> None:
         counting = self.book.counting(self.connection, self.book.device(self.connection, AGENT), None)
         name = uuid7(self.stamp.wall_ms, os.urandom(CHANCE_BYTES))
-        event = {"specversion": "1.0", "id": name, "source": f"urn:nightsafe:{self.venue}", "type": kind, "time": self.stamp.text, "data": data}
+        event = {
+            "specversion": "1.0",
+            "id": name,
+            "source": f"urn:nightsafe:{self.venue}",
+            "type": kind,
+            "time": self.stamp.text,
+            "data": data,
+        }
         self._store(counting, None, msgspec.json.encode(event))
 
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
@@ -114,7 +120,13 @@ class Fold:
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None
         if place is Place.REUSED:
-            data = {"condition": "sequence_reused", "device": event.device, "epoch": event.epoch, "sequence": str(event.sequence), "id": event.id}
+            data = {
+                "condition": "sequence_reused",
+                "device": event.device,
+                "epoch": event.epoch,
+                "sequence": str(event.sequence),
+                "id": event.id,
+            }
             self._own("nightsafe.condition.raised", data)
         elif place is Place.AHEAD:
             self._open_gap(counting, event.sequence)
@@ -129,7 +141,9 @@ class Fold:
 
     def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
         gap = next((found for found in counting.open_gaps if found.first <= sequence <= found.last), None)
-        if gap is not None and not any(gap.first <= hole.last and hole.first <= gap.last for hole in counting.tally.gaps()):
+        if gap is not None and not any(
+            gap.first <= hole.last and hole.first <= gap.last for hole in counting.tally.gaps()
+        ):
             self._end_gap(counting, gap, "closed")
 
     def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
@@ -149,8 +163,9 @@ class Fold:
         counting = self._counting_of(device, refusal.epoch if used is not None else None)
         sequence = str(used) if used is not None else None
         data = {
-            "device": refusal.device, "id": refusal.id, "epoch": refusal.epoch, "sequence": sequence, "reason": refusal.reason.value,
-            "detail": refusal.detail, "sha256": refusal.sha256, "size": refusal.size, "excerpt": refusal.excerpt,
+            "device": refusal.device, "id": refusal.id, "epoch": refusal.epoch, "sequence": sequence,
+            "reason": refusal.reason.value, "detail": refusal.detail, "sha256": refusal.sha256,
+            "size": refusal.size, "excerpt": refusal.excerpt,
         }  # fmt: skip
         self._own("nightsafe.event.refused", data)
         row = (
@@ -182,10 +197,14 @@ class Fold:
 
 
 def _conflict(event: Event) -> Refusal:
-    return refuse(event.device, event.body, Reason.CONFLICT, f"the id {event.id} was stored before with other content", EXCERPT_BYTES_MAX)
+    return refuse(
+        event.device,
+        event.body,
+        Reason.CONFLICT,
+        f"the id {event.id} was stored before with other content",
+        EXCERPT_BYTES_MAX,
+    )
 
 
 def _gap_data(counting: EpochBook, gap: Gap) -> dict[str, Any]:
     return {"device": counting.device.name, "epoch": counting.epoch, "from": str(gap.first), "to": str(gap.last)}
-
-

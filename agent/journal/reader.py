@@ -80,7 +80,18 @@ class Reader:
         size, base, times = 0, self._base(), _Times()
         cursor = connection.execute(SQL["read_records"], (after, records_max))
         while rows := cursor.fetchmany(256):
-            for position, epoch_row, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event in rows:
+            for (
+                position,
+                epoch_row,
+                device_sequence,
+                boot,
+                recorded_ms,
+                uptime_ms,
+                synced,
+                prevhash,
+                rechash,
+                event,
+            ) in rows:
                 size += len(event)
                 if found and size > bytes_max:
                     cursor.close()

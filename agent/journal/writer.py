@@ -1,4 +1,4 @@
-"""device → gate → ingest → [journal: the one writer] → drain. Groups what waits into commits, and tells after the fsync.
+"""device → gate → ingest → [journal: the one writer] → drain. Commits what waits in groups, and tells after the fsync.
 
 Everything that arrived while the last commit ran is the next one. Nothing is told before its commit has returned, and
 a caller that goes away changes nothing. Never judges an event's bytes, never reads a clock of its own.
@@ -109,7 +109,7 @@ class Journal:
         self._wake.set()
 
     async def record(self, kind: str, data: dict[str, Any]) -> None:
-        """Record an event of the box's own; returns when it is durable. Raises Transient when it could not be stored."""
+        """Record an event of the box's own; returns when it is durable. Raises Transient if it could not be stored."""
         told = asyncio.get_running_loop().create_future()
 
         def settle(_: Item, outcome: Outcome) -> None:
@@ -118,7 +118,9 @@ class Journal:
 
         self.submit(Own(kind, data), settle)
         if await told is Outcome.UNSTORED:
-            raise Transient("disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk.")
+            raise Transient(
+                "disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk."
+            )
 
     @property
     def has_room(self) -> bool:
@@ -222,7 +224,9 @@ class Journal:
         self._receipts_due |= changed
         return result
 
-    def _append(self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]) -> tuple[list[Outcome], set[EpochBook]]:
+    def _append(
+        self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
+    ) -> tuple[list[Outcome], set[EpochBook]]:
         book = self._book
         boot = book.boot(connection, self._clock.boot_id())
         wall_ms = self._clock.wall_ms()
@@ -250,7 +254,9 @@ class Journal:
         """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
         await self._transact(lambda connection: self._advance(connection, cursor, safe, uploaded))
 
-    def _advance(self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]) -> tuple[None, set[EpochBook]]:
+    def _advance(
+        self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]
+    ) -> tuple[None, set[EpochBook]]:
         book = self._book
         moved: dict[int, EpochBook] = {}
         for row, sequence, size in uploaded:
@@ -281,7 +287,9 @@ class Journal:
     def receipts_due(self) -> list[Receipt]:
         """What changed since the last call, as it may be told: all of it is durable."""
         due, self._receipts_due = self._receipts_due, set()
-        return [counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT]
+        return [
+            counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT
+        ]
 
     def open_gaps(self) -> list[tuple[str, str, int, int]]:
         """The holes as of the last commit: (device, epoch, first, last)."""

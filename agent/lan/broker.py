@@ -1,7 +1,7 @@
 """devices → gate → [Mosquitto] ← our session. Writes Mosquitto's configuration, runs it as a child, starts it again.
 
-It listens on one Unix socket in the state directory and on nothing else. Nothing in it must survive: persistence is off,
-its queues are bounded, and what it retained is published again after each start.
+It listens on one Unix socket in the state directory and on nothing else. Nothing in it must survive: persistence is
+off, its queues are bounded, and what it retained is published again after each start.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""device → [gate: one device's connection] → ingest. Takes event PUBLISHes out of the stream, passes the rest to Mosquitto.
+"""device → [gate: one device's connection] → ingest. Takes events out of the stream, passes the rest to Mosquitto.
 
 An event is acknowledged when its outcome arrives, which is after the commit; never before. What a device sends faster
 than it is stored is left unread in its socket. Nothing here is stored, and no other topic is looked into.
@@ -170,7 +170,8 @@ class DeviceConnection(asyncio.Protocol):
 
     def answered(self, body: bytes) -> None:
         """The broker's CONNACK: from here on the device is who it says, or it is gone."""
-        assert self._connect is not None and self._upstream is not None
+        assert self._connect is not None
+        assert self._upstream is not None
         limits = self._limits
         answer = packets.rewrite_connack(self._level, body, limits.inflight_max, limits.packet_bytes_max)
         if self._deadline is not None:
@@ -346,7 +347,9 @@ class DeviceConnection(asyncio.Protocol):
                 raise Malformed("a PUBLISH without a packet id")
             kind = packets.PUBACK if qos == 1 else packets.PUBREC
             text = f"{self.device} may publish events at pos/v1/{self.device}/events only; names match {DEVICE_PATTERN}"
-            self._acknowledge(packets.acknowledge(kind, packet_id, self._level, packets.NOT_AUTHORIZED, self._told(text)))
+            self._acknowledge(
+                packets.acknowledge(kind, packet_id, self._level, packets.NOT_AUTHORIZED, self._told(text))
+            )
 
     def _ours(self, first: int, length: int, buffer: bytes, body: int) -> bool:
         """Whether this PUBREL ends a QoS 2 flow of the gate's; then it is answered."""
@@ -418,6 +421,7 @@ class DeviceConnection(asyncio.Protocol):
         if self._acks and not self._transport.is_closing():
             self._transport.write(b"".join(self._acks))
         self._acks.clear()
+        self._gate.settled.set()
 
     def _not_stored(self) -> None:
         """Nothing is acknowledged: the device keeps its events, and is sent away to come again."""
@@ -521,5 +525,3 @@ def why(item: Item, outcome: Outcome) -> str:
     if isinstance(item, Refusal):
         return f"{item.reason.value}: {item.detail}"
     return f"{outcome.value}: this id was stored before with other content"
-
-

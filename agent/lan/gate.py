@@ -1,7 +1,7 @@
 """devices → [gate] → ingest → journal. The listener: every device connects here, and nowhere else.
 
 Event PUBLISHes go to ingest and are acknowledged after their commit; everything else is spliced to Mosquitto over its
-Unix socket. TLS will wrap the listening sockets here and change nothing behind them. Never stores, never judges content.
+Unix socket. TLS will wrap the listening sockets here and change nothing behind them. Never stores, never judges.
 """
 
 import asyncio
@@ -103,6 +103,8 @@ class Gate:
         self._joins: asyncio.TaskGroup | None = None
         self._counts: Counter[str] = Counter()
         self.partial_bytes = 0
+        self.settled = asyncio.Event()
+        """Set whenever a connection has acknowledged what was due, or is gone."""
         self.addresses: list[tuple[str, int]] = []
         intake.on_room(self._room)
 
@@ -128,7 +130,8 @@ class Gate:
             for connection in tuple(self._connections):
                 connection.hold(Hold.STOPPING)
             while any(not connection.idle for connection in self._connections):
-                await asyncio.sleep(SETTLE_POLL_S)
+                self.settled.clear()
+                await self.settled.wait()
             for connection in tuple(self._connections):
                 connection.stop()
 
@@ -139,7 +142,7 @@ class Gate:
             raise Held(
                 "gate_address",
                 f"The gate cannot listen on {host}:{port}: {error.strerror or error}.",
-                f"Find what holds the port with `ss -ltnp 'sport = :{port}'` and stop it (often Debian's own mosquitto: "
+                f"See what holds the port with `ss -ltnp 'sport = :{port}'` and stop it (often Debian's own mosquitto: "
                 "`systemctl disable --now mosquitto`), or change [gate] listen.",
             ) from error
         stack.callback(server.close)
@@ -162,6 +165,7 @@ class Gate:
         """A connection is gone."""
         self._connections.discard(connection)
         self._starved.discard(connection)
+        self.settled.set()
 
     def opened(self, connection: DeviceConnection) -> None:
         """The broker let the device in."""
@@ -234,7 +238,3 @@ class Gate:
         starved, self._starved = self._starved, set()
         for connection in starved:
             connection.release(Hold.ROOM)
-
-
-SETTLE_POLL_S = 0.005
-"""How often a stopping gate looks whether everything is acknowledged; the stage's stop budget bounds it."""

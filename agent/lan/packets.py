@@ -1,4 +1,4 @@
-"""devices → [gate: MQTT packets] → ingest. Reads and writes the few packets that the gate must understand, 3.1.1 and 5.0.
+"""devices → [gate: MQTT packets] → ingest. Reads and writes the few packets that the gate must understand.
 
 Pure: bytes in, values or bytes out. Strict where the standard is strict: what is not a packet raises Malformed.
 Source: OASIS MQTT 3.1.1 and 5.0; section numbers in comments are those of 5.0.
@@ -58,7 +58,7 @@ class BadAuthentication(Exception):
 
 
 class Connect(NamedTuple):
-    """A CONNECT that was parsed whole. `username` is None without one; `tells_problems` is Request Problem Information."""
+    """A CONNECT, parsed whole. `username` is None without one; `tells_problems` is Request Problem Information."""
 
     level: int
     flags: int
@@ -247,7 +247,7 @@ def connect_as(connect: Connect, username: str) -> bytes:
 
 
 class Connack(NamedTuple):
-    """What the broker answered. `keep_alive_s` is its own wish, None without one; `forwarded` is the packet to pass on."""
+    """What the broker answered. `keep_alive_s` is its wish, None without one; `forwarded` is the packet to pass on."""
 
     accepted: bool
     keep_alive_s: int | None

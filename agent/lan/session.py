@@ -72,7 +72,7 @@ class Session:
             raise Transient("broker_away", "The broker is not connected.", "It is started again by itself.")
         properties = None
         if correlation is not None:
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = _properties(PacketTypes.PUBLISH)
             properties.CorrelationData = correlation
         try:
             await client.publish(topic, payload, qos=qos, retain=retain, properties=properties, timeout=PUBLISH_S)
@@ -97,7 +97,7 @@ class Session:
             await asyncio.sleep(RECONNECT_S)
 
     async def _once(self, ready: Callable[[], None]) -> None:
-        properties = Properties(PacketTypes.CONNECT)
+        properties = _properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         client = aiomqtt.Client(
             str(self._socket),
@@ -144,3 +144,8 @@ def _told(acknowledge: Callable[[], None], outcome: Outcome) -> None:
     """Acknowledge what is on disk; what is not stays with the broker until the session opens again."""
     if outcome is not Outcome.UNSTORED:
         acknowledge()
+
+
+def _properties(kind: int) -> Properties:
+    made: Properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho types only a part of itself
+    return made

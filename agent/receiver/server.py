@@ -262,7 +262,7 @@ class Receiver:
 
 @asynccontextmanager
 async def serving(receiver: Receiver, host: str, port: int) -> AsyncIterator[str]:
-    """Serve while the context lasts; yields the base URL with the real port. Raises OSError when it cannot listen."""
+    """Serve while the context lasts; yields the base URL with the real port. Raises Transient if it cannot listen."""
     runner = web.AppRunner(
         receiver.app(),
         access_log=None,
@@ -273,7 +273,11 @@ async def serving(receiver: Receiver, host: str, port: int) -> AsyncIterator[str
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            text = f"Cannot listen on {host} port {port}: {error.strerror or error}."
+            raise Transient("cannot_listen", text, "Stop what listens there, or name another port.") from error
         bound = runner.addresses[0]
         name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         yield f"http://{name}:{bound[1]}"

@@ -96,9 +96,13 @@ class Venue:
     def start(self) -> None:
         """Cloud, box, tills. Returns when a sale can be recorded. ChildFailed when one does not come up."""
         self.start_cloud()
+        self.start_box()
+        self.floor.start()
+
+    def start_box(self) -> None:
+        """Returns when the box can record a sale."""
         self.agent.start()
         self._until_answered(self.agent, f"{self.page}/readyz")
-        self.floor.start()
 
     def start_cloud(self) -> None:
         """Returns when the cloud answers."""

@@ -34,8 +34,8 @@ IDLE_S_MAX: Final = 10.0
 """How long a connection may take for its next request, the first included, in seconds."""
 LIFE_S_MAX: Final = 60.0
 """How long a connection may last in all, in seconds; a caller that reads nothing cannot stay."""
-SWEEP_INTERVAL_S: Final = 5.0
-"""How often connections are looked through for old ones, in seconds."""
+TEND_INTERVAL_S: Final = 5.0
+"""How often old connections are ended, and an address that could not be had is tried again, in seconds."""
 CLOSE_S_MAX: Final = 1.0
 """How long closing waits for answers under way, in seconds."""
 LINE_BYTES_MAX: Final = 4_096
@@ -48,11 +48,17 @@ class Web:
     """The stage that serves `source`.
 
     `listen` is (host, port) or None for no address, port 0 lets the system choose; `state_directory` holds the Unix
-    socket; `names` are further host names that this box answers to. `addresses` is where it listens, once ready.
+    socket; `names` are further host names that this box answers to. `addresses` is where it listens right now. While
+    the address cannot be had, `condition` is told (name, words), the Unix socket serves, and it is tried again.
     """
 
     def __init__(
-        self, source: Source, listen: tuple[str, int] | None, state_directory: Path, names: frozenset[str] = frozenset()
+        self,
+        source: Source,
+        listen: tuple[str, int] | None,
+        state_directory: Path,
+        names: frozenset[str] = frozenset(),
+        condition: Callable[[str, str | None], None] = lambda name, words: None,
     ) -> None:
         self.name = "web"
         self.addresses: tuple[tuple[str, int], ...] = ()
@@ -60,21 +66,46 @@ class Web:
         self._listen = listen
         self._socket_path = state_directory / SOCKET_NAME
         self._names = names
+        self._condition = condition
+        self._refused = False
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Serve until `stop`. Raises Held, naming the remedy, when an address or the socket cannot be had."""
+        """Serve until `stop`. Raises Held, naming the remedy, when the Unix socket cannot be made."""
+        self.addresses = ()
         async with AsyncExitStack() as stack:
             here = bind_socket(self._socket_path)
             stack.callback(self._socket_path.unlink, missing_ok=True)
             servers = [await serve(stack, self._source, Terms(names=None, plain_api=True), [here])]
-            if self._listen is not None:
-                sockets = await bind_address(*self._listen)
-                names = self._names | {"localhost", self._listen[0].lower()}
-                servers.append(await serve(stack, self._source, Terms(names=names, plain_api=False), sockets))
-                self.addresses = tuple(one.getsockname()[:2] for one in sockets)
-            log.info("web_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
+            seen_s: dict[web.RequestHandler, float] = {}
+            await self._open_address(stack, servers)
             ready()
-            await _end_old_connections(servers, stop)
+            while not stop.is_set():
+                seen_s = _end_old_connections(servers, seen_s)
+                if not self.addresses:
+                    await self._open_address(stack, servers)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TEND_INTERVAL_S):
+                        await stop.wait()
+
+    async def _open_address(self, stack: AsyncExitStack, servers: list[web.Server]) -> None:
+        if self._listen is None:
+            return
+        host, port = self._listen
+        try:
+            sockets = await bind_address(host, port)
+        except Held as held:
+            tell = log.debug if self._refused else log.warning
+            tell("web_address_refused", code=held.code, reason=held.text, hint=held.hint)
+            self._refused = True
+            self._condition(self.name, str(held))
+            return
+        names = self._names | {"localhost", host.lower()}
+        servers.append(await serve(stack, self._source, Terms(names=names, plain_api=False), sockets))
+        self.addresses = tuple(one.getsockname()[:2] for one in sockets)
+        log.info("web_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
+        if self._refused:
+            self._refused = False
+            self._condition(self.name, None)
 
 
 async def serve(stack: AsyncExitStack, source: Source, terms: Terms, sockets: list[socket.socket]) -> web.Server:
@@ -145,19 +176,16 @@ def _protocol(server: web.Server) -> asyncio.Protocol:
     return server() if len(server.connections) < CONNECTIONS_MAX else _Full()
 
 
-async def _end_old_connections(servers: list[web.Server], stop: asyncio.Event) -> None:
-    """Until `stop`, end every connection that has been there for too long."""
-    seen_s: dict[web.RequestHandler, float] = {}
-    now_s = asyncio.get_running_loop().time
-    while not stop.is_set():
-        open_now = {one for server in servers for one in server.connections}
-        seen_s = {one: seen_s.get(one, now_s()) for one in open_now}
-        for one, first_s in seen_s.items():
-            if now_s() - first_s > LIFE_S_MAX:
-                one.force_close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SWEEP_INTERVAL_S):
-                await stop.wait()
+def _end_old_connections(
+    servers: list[web.Server], seen_s: dict[web.RequestHandler, float]
+) -> dict[web.RequestHandler, float]:
+    """End every connection that has been there for too long; returns since when the others have been seen."""
+    now_s = asyncio.get_running_loop().time()
+    open_now = {one: seen_s.get(one, now_s) for server in servers for one in server.connections}
+    for one, first_s in open_now.items():
+        if now_s - first_s > LIFE_S_MAX:
+            one.force_close()
+    return open_now
 
 
 class _Full(asyncio.Protocol):

@@ -1,8 +1,9 @@
 """A box in plain facts behind the real web edge: what the tests of the page and of the command line look at."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from agent.core import status
@@ -103,3 +104,26 @@ async def serving(web: Web) -> AsyncIterator[str]:
         stop.set()
         async with asyncio.timeout(5):
             await task
+
+
+class Stage(Protocol):
+    """A loop as the agent runs it."""
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None: ...
+
+
+@asynccontextmanager
+async def running(stage: Stage) -> AsyncIterator[None]:
+    """The stage, running; it has 20 s for all, and its failure is the test's."""
+    stop, ready = asyncio.Event(), asyncio.Event()
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(stage.run(ready.set, stop))
+        await ready.wait()
+        yield
+        stop.set()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that nobody signals; whoever waits has a time limit around it."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)

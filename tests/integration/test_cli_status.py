@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import pytest
 
-from agent.core.errors import NightsafeError
 from agent.core.facts import Condition, UplinkFacts
 from agent.core.status import SOCKET_NAME
 from agent.web.server import Web
@@ -157,9 +156,3 @@ async def test_watching_in_a_pipe_goes_on_while_the_agent_is_away_and_ends_with_
         assert b"not running" in await process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
-
-
-async def test_settings_that_cannot_be_used_are_an_error_of_their_own(tmp_path: Path) -> None:
-    ended = await status(tmp_path / "none.toml")
-    assert ended.code != 0
-    assert NightsafeError.__name__ not in ended.out

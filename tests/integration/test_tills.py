@@ -1,6 +1,6 @@
-"""A simulated till as a stock client: what it keeps, sends again, and answers, against a real broker as its other end.
+"""A simulated till as a stock client: what it keeps, sends again, and answers.
 
-The broker stands in for the box where only connecting, publishing and acknowledging matter; the test plays the rest.
+A plain broker stands in for the box where the test itself plays what the box says; the last tests run the real box.
 """
 
 import json
@@ -19,11 +19,13 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.tills.audit import read_evidence
+from agent.tills.checker import check
 from agent.tills.floor import wait
 from agent.tills.lines import read_lines
 from agent.tills.link import Protocol
-from agent.tills.outbox import Kept, Told
+from agent.tills.outbox import Kept, Outbox, Told
 from agent.tills.till import Till
+from agent.tills.venue import Venue
 from agent.tills.words import Habits, TillSettings
 
 WAIT_MAX_S = 15.0
@@ -276,3 +278,80 @@ def test_simulate_ends_with_3_when_nobody_answers(tmp_path: Path, free_port: Cal
     said, _ = process.communicate(timeout=WAIT_MAX_S)
     assert process.returncode == 3
     assert json.loads(said)["untold"] > 0
+
+
+@pytest.fixture
+def venue(tmp_path: Path) -> Iterator[Venue]:
+    """A real box and a real cloud; the tills are the test's own."""
+    with Venue(tmp_path / "demo", keep=False, rate_per_s=6.0, seed="0") as venue:
+        venue.floor.close()
+        venue.start_cloud()
+        venue.start_box()
+        yield venue
+
+
+def at_the_box(venue: Venue, **changes: Any) -> Till:
+    terms: dict[str, Any] = {"device": "till-1", "rate_per_s": 100.0, "count": 60, "protocol": "5"} | changes
+    directory = venue.tills / terms["device"]
+    return Till(TillSettings(host="127.0.0.1", port=venue.ports["devices"].number, directory=directory, **terms))
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_the_box_tells_a_till_about_everything_and_its_receipt_follows(venue: Venue, protocol: Protocol) -> None:
+    till = at_the_box(venue, protocol=protocol)
+    till.start()
+    assert wait(lambda: till.figures.told == 60, WAIT_MAX_S)
+    assert wait(lambda: till.figures.in_cloud == 60, WAIT_MAX_S)
+    till.close()
+    verdict = check(read_evidence(venue.tills), venue.export())
+    assert verdict.clean
+    assert verdict.told == verdict.in_cloud == 60
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_A3_7_the_box_asks_for_what_is_missing_and_the_till_brings_it(venue: Venue, protocol: Protocol) -> None:
+    till = at_the_box(venue, protocol=protocol, count=61, habits=Habits(withhold_every=20))
+    till.start()
+    assert wait(lambda: till.figures.told == 61, WAIT_MAX_S), till.figures
+    assert till.figures.resends >= 1
+    assert wait(lambda: till.figures.in_cloud == 61, WAIT_MAX_S)
+    till.close()
+    assert check(read_evidence(venue.tills), venue.export()).clean
+
+
+def test_A3_1_what_a_till_sends_twice_is_in_the_cloud_once(venue: Venue) -> None:
+    till = at_the_box(venue, count=200, habits=Habits(duplicate_every=3, reconnect_every_s=0.3))
+    till.start()
+    assert wait(lambda: till.figures.told == 200 and till.figures.in_cloud == 200, WAIT_MAX_S), till.figures
+    assert till.figures.duplicates > 20
+    assert till.figures.connects > 2
+    till.close()
+    verdict = check(read_evidence(venue.tills), venue.export())
+    assert verdict.clean
+    assert verdict.in_cloud == 200
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+def test_what_the_box_refuses_is_named_to_the_till_and_reported_to_the_cloud(venue: Venue, protocol: Protocol) -> None:
+    outbox = Outbox.open(venue.tills / "till-1", "till-1", "0199c0de-0000-7000-8000-000000000000")
+    refusable = (
+        b'{"specversion":"1.0","id":"bad-1","source":"/devices/till-1","type":"nightsafe.gap.lost",'
+        b'"epoch":"0199c0de-0000-7000-8000-000000000000","sequence":"1","data":{}}'
+    )
+    outbox.keep([("bad-1", 1, refusable)])
+    outbox.close()
+    till = at_the_box(venue, protocol=protocol, count=10)
+    till.start()
+    assert wait(lambda: till.figures.refused == 1 and till.figures.untold == 0, WAIT_MAX_S), till.figures
+    assert wait(lambda: till.figures.in_cloud >= 10, WAIT_MAX_S), till.figures
+    till.close()
+    verdict = check(read_evidence(venue.tills), venue.export())
+    assert verdict.clean
+    assert (verdict.in_cloud, verdict.refused) == (10, 1)
+
+
+def test_a_till_knows_the_venues_status(venue: Venue) -> None:
+    till = at_the_box(venue)
+    till.start()
+    assert wait(lambda: till.figures.status.state == "online", WAIT_MAX_S), till.figures
+    till.close()

@@ -23,7 +23,7 @@ from agent.core.facts import Condition, UplinkFacts
 from agent.web import server
 from agent.web.guard import host_allowed
 from agent.web.server import Web
-from tests.integration.box import Box, serving
+from tests.integration.box import Box, serving, until
 
 PATHS = ("/", "/livez", "/readyz", "/readyz?verbose", "/health", "/metrics", "/api/v1/status")
 
@@ -278,7 +278,7 @@ async def test_a_connection_that_lasts_too_long_is_ended(
     box: Box, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "LIFE_S_MAX", 0.2)
-    monkeypatch.setattr(server, "SWEEP_INTERVAL_S", 0.05)
+    monkeypatch.setattr(server, "TEND_INTERVAL_S", 0.05)
     async with serving(Web(box, ("127.0.0.1", 0), state)) as url:
         assert (await raw(url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
@@ -319,16 +319,36 @@ async def test_a_socket_that_a_killed_process_left_behind_is_replaced(box: Box, 
         assert (await over_socket(state, "/livez"))[0] == 200
 
 
-async def test_an_occupied_port_is_named_with_its_remedy_and_nothing_stays_open(box: Box, state: Path) -> None:
+async def test_an_occupied_port_is_named_with_its_remedy_and_nothing_stays_open() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        before = set(os.listdir("/proc/self/fd"))
+        before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(Held, match=rf"127\.0\.0\.1:{port} is in use.*free port") as failed:
-            await Web(box, ("127.0.0.1", port), state).run(lambda: None, asyncio.Event())
+            await server.bind_address("127.0.0.1", port)
         assert failed.value.code == "web_port_occupied"
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_while_the_port_is_occupied_the_command_line_is_served_and_it_is_tried_again(
+    box: Box, state: Path, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "TEND_INTERVAL_S", 0.05)
+    told: list[tuple[str, str | None]] = []
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        web = Web(box, ("127.0.0.1", port), state, condition=lambda name, words: told.append((name, words)))
+        async with serving(web):
+            assert (await over_socket(state, "/livez"))[0] == 200
+            assert told[0][0] == "web"
+            assert f"127.0.0.1:{port} is in use" in (told[0][1] or "")
+            other.close()
+            await until(lambda: bool(web.addresses))
+            assert (await get(session, f"http://127.0.0.1:{port}/livez"))[0] == 200
+    assert told[-1] == ("web", None)
 
 
 async def test_a_state_directory_with_too_long_a_path_is_named(box: Box, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""journal → [drain: how it fares] → status. What the drain says of itself, and of its troubles.
+
+Keeps figures only; decides nothing. A trouble is logged once when it begins and once when it ends.
+"""
+
+import structlog
+
+from agent.core.answers import BatchAnswer
+from agent.core.errors import NightsafeError
+from agent.core.facts import DrainFacts, SyncState
+from agent.core.instants import to_text
+from agent.drain.ports import Clock, Telling
+
+log = structlog.get_logger()
+
+RATE_WINDOW_S = 5.0
+"""Time over which the rate is averaged."""
+CONDITIONS = ("drain_held", "cloud_auth", "record_stuck")
+"""What does not hold any more once something goes through."""
+
+
+class Progress:
+    """State, counts, rate, and the failure that stands."""
+
+    def __init__(self, clock: Clock, telling: Telling) -> None:
+        self._clock = clock
+        self._telling = telling
+        self.state: SyncState = "idle"
+        self.error: NightsafeError | None = None
+        self._uploaded_count = 0
+        self._rejected_count = 0
+        self._last_success_at: str | None = None
+        self._next_attempt_at: str | None = None
+        self._points: list[tuple[float, int]] = []
+
+    def facts(self, batch_records: int) -> DrainFacts:
+        """The drain at this instant."""
+        return DrainFacts(
+            state=self.state,
+            rate_per_s=self._rate_per_s(),
+            batch_records=batch_records,
+            uploaded_count=self._uploaded_count,
+            rejected_count=self._rejected_count,
+            last_success_at=self._last_success_at,
+            error_code=self.error.code if self.error else None,
+            error_text=self.error.text if self.error else None,
+            next_attempt_at=self._next_attempt_at,
+        )
+
+    def exchanged(self) -> None:
+        """The cloud has answered well."""
+        self._last_success_at = to_text(self._clock.wall_ms())
+
+    def uploaded(self, count: int) -> None:
+        """The cloud has so many records more."""
+        now_s = self._clock.boottime_s()
+        self._points = [point for point in self._points if point[0] > now_s - RATE_WINDOW_S]
+        self._points.append((now_s, count))
+        self._uploaded_count += count
+        self.exchanged()
+
+    def rejected(self, answer: BatchAnswer) -> None:
+        """The cloud set records aside: their sequences are used up, and people are told."""
+        self._rejected_count += len(answer.rejected)
+        for one in answer.rejected:
+            log.warning("record_rejected", sequence=one.sequence, type=one.kind, detail=one.detail)
+        first = answer.rejected[0]
+        self._telling.hold(
+            "records_rejected",
+            "warning",
+            "The cloud has set records aside",
+            f"{self._rejected_count} so far; of the last batch record {first.sequence}: {first.detail or first.kind}.",
+            "Call support with the record's number; the cloud keeps it, and everything else went on.",
+        )
+
+    def failed(self, state: SyncState, error: NightsafeError, pause_s: float) -> None:
+        """An attempt failed; the next one comes in `pause_s` seconds."""
+        new = self.error is None or self.error.code != error.code
+        tell = log.warning if new else log.debug
+        tell("drain_failed", code=error.code, reason=error.text, again_in_s=round(pause_s, 3))
+        self.state = state
+        self.error = error
+        self._next_attempt_at = to_text(self._clock.wall_ms() + int(pause_s * 1000))
+
+    def recovered(self) -> None:
+        """Something went through, or nothing is left to send: no failure stands any more."""
+        if self.error is None:
+            return
+        log.info("drain_recovered", after=self.error.code)
+        for condition in CONDITIONS:
+            self._telling.lift(condition)
+        self.error = None
+        self._next_attempt_at = None
+
+    def _rate_per_s(self) -> float:
+        now_s = self._clock.boottime_s()
+        recent = [point for point in self._points if point[0] > now_s - RATE_WINDOW_S]
+        if not recent:
+            return 0.0
+        return sum(count for _, count in recent) / max(now_s - recent[0][0], 1.0)
