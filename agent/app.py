@@ -28,6 +28,7 @@ from agent.core.instants import to_text
 from agent.drain.drainer import Drain
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
+from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader, Stored
 from agent.journal.writer import Journal, Uploaded
@@ -71,7 +72,10 @@ async def _run(settings: Settings, settings_file: Path) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        entries, addresses = await _compose(settings, settings_file, stack)
+        clock = Clock()
+        conditions = Conditions()
+        telling = Telling(conditions, clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -87,18 +91,22 @@ async def _run(settings: Settings, settings_file: Path) -> int:
             start_max_s=settings.runtime.start_stage_s,
             all_ready=all_ready,
             stopping=stopping,
-            condition=lambda stage, text: None,
+            condition=telling.stage,
         )
     log.info("stopped")
     return 0
 
 
 async def _compose(
-    settings: Settings, settings_file: Path, stack: AsyncExitStack
+    settings: Settings,
+    settings_file: Path,
+    stack: AsyncExitStack,
+    clock: Clock,
+    conditions: Conditions,
+    telling: "Telling",
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
-    clock, live, conditions = Clock(), Live(settings), Conditions()
-    telling = Telling(conditions, clock)
+    live = Live(settings)
     pulse = Pulse(settings.runtime.beat_max_s, clock.boottime_s)
     directory = settings.state.directory
 
@@ -123,9 +131,8 @@ async def _compose(
         CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
     )
     broker = Broker(directory, settings.devices.open, _broker_limits(settings))
-    intake = Intake(
-        journal, settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max
-    )
+    terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
+    intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
     lan = Lan(intake, telling)
     session = Session(broker.socket, broker.password, lan)
     receipts = Receipts(journal, session, lambda: live.settings.intake)
@@ -146,7 +153,8 @@ async def _compose(
     session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
     listen = settings.web.listen
-    web = Web(source, (listen.host, listen.port) if listen is not None else None, directory)
+    address = (listen.host, listen.port) if listen is not None else None
+    web = Web(source, address, directory, condition=telling.stage, quarantine=quarantine)
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
     times = settings.runtime
@@ -216,6 +224,14 @@ class Telling:
         """The condition holds."""
         if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
             log.warning("condition_raised", condition=id, title=title)
+
+    def stage(self, stage: str, text: str | None) -> None:
+        """A part of the box is down, or works again when `text` is None."""
+        if text is None:
+            self.lift(f"stage:{stage}")
+        else:
+            hint = "It is started again by itself; call support if this stays."
+            self.hold(f"stage:{stage}", "warning", f"The box's part {stage} is down", text, hint)
 
     def lift(self, id: str) -> None:
         """It does not hold any more."""

@@ -31,6 +31,10 @@ class Family(NamedTuple):
 FAMILIES: Final = {
     "run": Family("agent.cli.run:command", "Run the agent in the foreground."),
     "config": Family("agent.cli.config:app", "Check or show the settings."),
+    "status": Family("agent.cli.status:command", "Show how the box is."),
+    "queue": Family("agent.cli.queue:app", "What waits for the cloud, and what was refused."),
+    "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),
+    "simulate": Family("agent.cli.simulate:simulate", "Simulated tills that sell."),
     "cloud": Family("agent.cli.cloud:app", "The reference cloud: serve it, export what it holds."),
 }
 

@@ -11,13 +11,14 @@ import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 import msgspec
 
 from agent.cloud import wire
 from agent.cloud.lookup import Lookup
+from agent.cloud.probe import outcome_of, words_of
 from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
 from agent.core.errors import SettingsInvalid, Transient
 
@@ -192,9 +193,8 @@ class Client:
         except TimeoutError as error:
             raise Transient("timeout", "The cloud did not answer in time.", "It is asked again by itself.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Transient(
-                "unreachable", f"The cloud was not reached: {_words(error)}.", "It is asked again by itself."
-            ) from error
+            text = f"The cloud was not reached: {words_of(error)}."
+            raise Transient(outcome_of(error), text, "It is tried again by itself.") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         found = b""
@@ -252,9 +252,3 @@ def _retry_after_s(value: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, at.timestamp() - time.time())
-
-
-def _words(error: BaseException) -> str:
-    """What went wrong, without addresses or payloads."""
-    cause: Any = getattr(error, "os_error", None) or error
-    return getattr(cause, "strerror", None) or type(cause).__name__

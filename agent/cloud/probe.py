@@ -49,7 +49,7 @@ class CloudProbe:
         except TimeoutError:
             return ProbeResult(_STEP_OUTCOMES[step.name], f"no {step.name} within {timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return ProbeResult(outcome_of(error), _words(error))
+            return ProbeResult(outcome_of(error), words_of(error))
 
     async def _ask(self, step: SimpleNamespace) -> ProbeResult:
         connector = aiohttp.TCPConnector(
@@ -135,7 +135,8 @@ def _connect_outcome(error: OSError) -> ProbeOutcome:
     return "unreachable"
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
+    """What went wrong, as an error name without addresses or payloads."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, OSError) and cause.errno is not None:
         return errno.errorcode.get(cause.errno, type(cause).__name__)

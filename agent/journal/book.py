@@ -178,8 +178,7 @@ def load(connection: sqlite3.Connection) -> Book:
         else:
             counting.tally.add_range(first, last)
             counting.uploaded.add_range(first, last)
-    for row, event_id, sequence, reason, detail in run(SQL["read_quarantine_open"]):
-        book.epochs[row].refused.append((event_id, sequence, reason, detail))
+    read_refused(connection, book)
     book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
     book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
     oldest = run(SQL["read_recorded"], (book.cursor,)).fetchone()
@@ -188,6 +187,17 @@ def load(connection: sqlite3.Connection) -> Book:
     for counting in book.epochs.values():
         counting.settle()
     return book
+
+
+def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
+    """Read the refused events that nobody has handled; returns the countings that name some now or did before."""
+    told = {counting for counting in book.epochs.values() if counting.refused}
+    for counting in told:
+        counting.refused.clear()
+    for row, event_id, sequence, reason, detail in connection.execute(SQL["read_quarantine_open"]):
+        book.epochs[row].refused.append((event_id, sequence, reason, detail))
+        told.add(book.epochs[row])
+    return told
 
 
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:

@@ -111,3 +111,7 @@ update quarantine set state = ?, actor = ?, note = ? where id = ? and state = 'o
 
 -- name: read_epoch_devices
 select e.id, d.device from device_epochs e join devices d on d.id = e.device;
+
+-- name: read_quarantined
+select d.device, q.payload, q.reason, q.state
+from quarantine q join device_epochs e on e.id = q.device_epoch join devices d on d.id = e.device where q.id = ?;

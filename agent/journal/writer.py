@@ -277,6 +277,22 @@ class Journal:
         book.oldest_ms = oldest[0] if oldest else None
         return None, set(moved.values())
 
+    async def quarantined(self, number: int) -> tuple[str, bytes | None, str, str] | None:
+        """(device, payload, reason, state) of one refused event."""
+        return await self._database.run(
+            lambda connection: connection.execute(SQL["read_quarantined"], (number,)).fetchone()
+        )
+
+    async def settle_quarantined(self, number: int, state: str, actor: str, note: str) -> None:
+        """Note what a person decided about a refused event."""
+
+        def work(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            connection.execute(SQL["settle_quarantine"], (state, actor, note, number))
+            self._book.quarantined_count = connection.execute(SQL["count_quarantined"]).fetchone()[0]
+            return None, books.read_refused(connection, self._book)
+
+        await self._transact(work)
+
     # What is known ----------------------------------------------------------------------------------------------------
 
     @property

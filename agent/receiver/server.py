@@ -37,6 +37,8 @@ HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 """All bodies that are being read or judged at once; beyond it a box is asked to come back."""
 RETRY_AFTER_S: Final = 2
 """When to come back after a 503, in seconds."""
+LINGER_MAX_S: Final = 2.0
+"""How long the rest of a body is read after its refusal, so that the sender sees the answer, in seconds."""
 STOP_MAX_S: Final = 5.0
 """How long requests under way may take when the server stops, in seconds."""
 
@@ -268,6 +270,7 @@ async def serving(receiver: Receiver, host: str, port: int) -> AsyncIterator[str
         access_log=None,
         auto_decompress=False,
         shutdown_timeout=STOP_MAX_S,
+        lingering_time=LINGER_MAX_S,
         keepalive_timeout=75,
     )
     await runner.setup()

@@ -227,4 +227,5 @@ class _Running:
         tell = log.debug if self._down else log.warning
         tell("stage_crashed", stage=self.name, error=crash.text, again_in_s=pause_s, exc_info=crash.__cause__)
         self._down = True
+        self.settled.set()  # those behind it in the order do not wait for it
         self._condition(self.name, crash.text)

@@ -101,6 +101,7 @@ class Outbox:
     def __init__(self, directory: Path, device: Device, lock: int) -> None:
         """Use `open`."""
         self._lock = lock
+        self._closed = False
         self._directory = directory
         self.device = device
         self._places: dict[Key, _Place] = {}
@@ -233,6 +234,10 @@ class Outbox:
         self._replace_device()
 
     def close(self) -> None:
+        """Release the folder. A second time does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         for lines in self._files.values():
             lines.close()
         os.close(self._lock)

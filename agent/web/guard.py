@@ -27,6 +27,8 @@ class Terms(msgspec.Struct, frozen=True):
 
     names: frozenset[str] | None
     plain_api: bool
+    acts: bool = False
+    """Whether callers may change something: only those whom the operating system has let in."""
 
 
 def guard(terms: Terms, style_hash: str) -> Middleware:
@@ -47,10 +49,10 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
         try:
             answer = refusal(request, terms) or await handler(request)
         except web.HTTPException as error:
-            answer = _problem(request, error.status, error.reason, allow=error.headers.get("Allow"))
+            answer = problem(request, error.status, error.reason, allow=error.headers.get("Allow"))
         except Exception:
             log.exception("request_failed", path=request.path)
-            answer = _problem(request, 500, "Internal Server Error")
+            answer = problem(request, 500, "Internal Server Error")
         answer.headers.update(headers)
         return answer
 
@@ -59,12 +61,12 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
 
 def refusal(request: web.Request, terms: Terms) -> web.Response | None:
     """Why this request is not answered, or None."""
-    if request.method not in METHODS:
-        return _problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
+    if request.method not in METHODS and not (terms.acts and request.method == "POST"):
+        return problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
     if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):
-        return _problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
+        return problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
     if request.path.startswith("/api/") and not terms.plain_api and not request.secure and not _from_here(request):
-        return _problem(request, 403, "Forbidden", "From other machines this needs TLS.", kind="tls-required")
+        return problem(request, 403, "Forbidden", "From other machines this needs TLS.", kind="tls-required")
     return None
 
 
@@ -104,7 +106,7 @@ def _from_here(request: web.Request) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def _problem(
+def problem(
     request: web.Request, status: int, title: str, detail: str = "", *, kind: str = "", allow: str | None = None
 ) -> web.Response:
     """An error: problem+json below /api, one line of text elsewhere."""

@@ -5,11 +5,11 @@ The uplink is part of neither liveness nor readiness. Never decides what to say:
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
 import aiohttp_jinja2
@@ -17,11 +17,12 @@ import jinja2
 import msgspec
 from aiohttp import web
 
+from agent.core.errors import NightsafeError
 from agent.core.health import Check, health, verdict
 from agent.core.instants import local_time, to_ms
 from agent.core.sentence import count, duration
 from agent.core.status import Snapshot, to_json
-from agent.web.guard import Terms, guard
+from agent.web.guard import Terms, guard, problem
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
 
@@ -41,8 +42,22 @@ class Source(Protocol):
     def ready(self) -> tuple[Check, ...]: ...
 
 
-def make_app(source: Source, terms: Terms) -> web.Application:
-    """The application for one listener."""
+class Quarantine(Protocol):
+    """What a person decides about a refused event. Raises NightsafeError with words."""
+
+    async def dismiss(self, number: int, actor: str, note: str) -> None: ...
+    async def resubmit(self, number: int, actor: str, note: str) -> None: ...
+
+
+class Decision(msgspec.Struct):
+    """Who decides, and why."""
+
+    actor: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+def make_app(source: Source, terms: Terms, quarantine: Quarantine | None = None) -> web.Application:
+    """The application for one listener; `quarantine` only for one that may act."""
     app = web.Application(middlewares=[guard(terms, _style_hash())])
     aiohttp_jinja2.setup(
         app, loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -58,7 +73,26 @@ def make_app(source: Source, terms: Terms) -> web.Application:
             web.get("/api/v1/status", partial(_status, source)),
         ]
     )
+    if terms.acts and quarantine is not None:
+        base = "/api/v1/quarantine/{number:[1-9][0-9]{0,11}}"
+        app.add_routes(
+            [
+                web.post(base + "/dismiss", partial(_decide, quarantine.dismiss)),
+                web.post(base + "/resubmit", partial(_decide, quarantine.resubmit)),
+            ]
+        )
     return app
+
+
+async def _decide(act: Callable[[int, str, str], Awaitable[None]], request: web.Request) -> web.StreamResponse:
+    try:
+        decision = msgspec.json.decode(await request.read(), type=Decision)
+        await act(int(request.match_info["number"]), decision.actor, decision.reason)
+    except msgspec.DecodeError as error:
+        return problem(request, 400, "Bad Request", str(error))
+    except NightsafeError as error:
+        return problem(request, 409, "Conflict", str(error))
+    return web.Response(status=204)
 
 
 async def _page(source: Source, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
 """status → [web server] → people, scrapers, command line. The listeners: one address, and a Unix socket for the CLI.
 
 The same pages on both. Each bounds its connections, their waiting and their life, so that nobody can take the box down
-from here. Never reads a request's body.
+from here. Only the Unix socket takes a body, and acts.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aiohttp import web
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.web.guard import Terms
-from agent.web.routes import Source, make_app
+from agent.web.routes import Quarantine, Source, make_app
 
 log = structlog.get_logger()
 
@@ -59,6 +59,7 @@ class Web:
         state_directory: Path,
         names: frozenset[str] = frozenset(),
         condition: Callable[[str, str | None], None] = lambda name, words: None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: tuple[tuple[str, int], ...] = ()
@@ -67,6 +68,7 @@ class Web:
         self._socket_path = state_directory / SOCKET_NAME
         self._names = names
         self._condition = condition
+        self._quarantine = quarantine
         self._refused = False
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -75,7 +77,8 @@ class Web:
         async with AsyncExitStack() as stack:
             here = bind_socket(self._socket_path)
             stack.callback(self._socket_path.unlink, missing_ok=True)
-            servers = [await serve(stack, self._source, Terms(names=None, plain_api=True), [here])]
+            terms = Terms(names=None, plain_api=True, acts=True)
+            servers = [await serve(stack, self._source, terms, [here], self._quarantine)]
             seen_s: dict[web.RequestHandler, float] = {}
             await self._open_address(stack, servers)
             ready()
@@ -108,12 +111,18 @@ class Web:
             self._condition(self.name, None)
 
 
-async def serve(stack: AsyncExitStack, source: Source, terms: Terms, sockets: list[socket.socket]) -> web.Server:
+async def serve(
+    stack: AsyncExitStack,
+    source: Source,
+    terms: Terms,
+    sockets: list[socket.socket],
+    quarantine: Quarantine | None = None,
+) -> web.Server:
     """Serve the pages on bound sockets until `stack` closes; it owns the sockets from now on."""
     for one in sockets:
         stack.callback(one.close)
     runner = web.AppRunner(
-        make_app(source, terms),
+        make_app(source, terms, quarantine),
         access_log=None,
         keepalive_timeout=IDLE_S_MAX,
         lingering_time=0,

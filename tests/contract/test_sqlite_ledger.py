@@ -19,7 +19,7 @@ async def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     await ledger.keep_health("demo", "t", b"{}")
-    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in os.scandir(tmp_path)}
     await ledger.close()
     assert set(modes) == {"ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-serve.lock"}
     assert set(modes.values()) == {0o600}

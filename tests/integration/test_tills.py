@@ -291,7 +291,7 @@ def venue(tmp_path: Path) -> Iterator[Venue]:
 
 
 def at_the_box(venue: Venue, **changes: Any) -> Till:
-    terms: dict[str, Any] = {"device": "till-1", "rate_per_s": 100.0, "count": 60, "protocol": "5"} | changes
+    terms: dict[str, Any] = {"device": "till-9", "rate_per_s": 100.0, "count": 60, "protocol": "5"} | changes
     directory = venue.tills / terms["device"]
     return Till(TillSettings(host="127.0.0.1", port=venue.ports["devices"].number, directory=directory, **terms))
 
@@ -333,9 +333,9 @@ def test_A3_1_what_a_till_sends_twice_is_in_the_cloud_once(venue: Venue) -> None
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
 def test_what_the_box_refuses_is_named_to_the_till_and_reported_to_the_cloud(venue: Venue, protocol: Protocol) -> None:
-    outbox = Outbox.open(venue.tills / "till-1", "till-1", "0199c0de-0000-7000-8000-000000000000")
+    outbox = Outbox.open(venue.tills / "till-9", "till-9", "0199c0de-0000-7000-8000-000000000000")
     refusable = (
-        b'{"specversion":"1.0","id":"bad-1","source":"/devices/till-1","type":"nightsafe.gap.lost",'
+        b'{"specversion":"1.0","id":"bad-1","source":"/devices/till-9","type":"nightsafe.gap.lost",'
         b'"epoch":"0199c0de-0000-7000-8000-000000000000","sequence":"1","data":{}}'
     )
     outbox.keep([("bad-1", 1, refusable)])

@@ -1,0 +1,26 @@
+"""journal → [cli] → people. `nightsafe verify`: does every record still match its seal?"""
+
+import json
+
+import msgspec
+import typer
+
+from agent.cli.options import CONFIG_DEFAULT, ConfigOption, JsonOption
+from agent.journal.inspect import verify
+from agent.settings.load import load
+
+
+def command(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
+    """Check the journal's database and its whole chain; the agent may run meanwhile. Exit 1 when something is wrong."""
+    report = verify(load(config).state.directory)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(report), indent=2))
+    else:
+        print(
+            f"{report.records} records ({report.event_bytes} bytes), sequence {report.first} to {report.last}; "
+            f"the cloud has confirmed up to {report.cursor}."
+        )
+        for fault in report.faults:
+            print(f"FAULT {fault}")
+        print("Every record matches its seal." if report.faults_count == 0 else f"{report.faults_count} faults.")
+    raise typer.Exit(1 if report.faults_count else 0)
