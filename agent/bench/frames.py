@@ -71,13 +71,13 @@ _EVENTS: Final = (
             _line("Chips", 450),
             _line("Pale ale, pint", 620),
         ],
-        "",
+        ',"server":"staff-7"',
     ),
     _payment(
         "cash",
         f'"offline":false,"training":false,"tendered":{{"amount":5{_DIGIT * 3},"currency":"GBP"}},'
         f'"change":{{"amount":1{_DIGIT * 2},"currency":"GBP"}},"drawer":{{"id":"drawer-1","opened":true}},'
-        '"rounding":{"amount":0,"currency":"GBP"},"receipt":{"printed":true,"language":"en-GB"},'
+        '"rounding":{"amount":0,"currency":"GBP"},"receipt":{"printed":true,"language":"en-GB"},"counted_by":"staff-3","reference":"drawer-1/14",'
         '"server":{"id":"staff-3","name":"Idris"},"shift_id":"shift-2026-11-22-am","revenue_centre":"main bar"',
     ),
     _check(
@@ -128,7 +128,7 @@ def deck(device: str, level: int, first: int, count: int, since_ms: int) -> Deck
     templates = [_template(device, epoch, level, kind, data) for kind, data in _EVENTS]
     turns = -(-count // len(templates))
     stride = sum(len(template.frame) for template in templates)
-    block = bytearray(b"".join(template.frame for template in templates) * turns)
+    block = bytearray().join(template.frame for template in templates) * turns
     chance = random.Random(f"{device} {since_ms} {first}")
     at = 0
     for turn, template in enumerate(templates):

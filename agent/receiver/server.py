@@ -35,6 +35,8 @@ HEALTH_BODY_BYTES_MAX: Final = 256 * 1024
 """A heartbeat."""
 HELD_BYTES_MAX: Final = 256 * 1024 * 1024
 """All bodies that are being read or judged at once; beyond it a box is asked to come back."""
+BATCHES_MAX: Final = 8
+"""Batches that stand decoded in memory at once; more wait."""
 RETRY_AFTER_S: Final = 2
 """When to come back after a 503, in seconds."""
 LINGER_MAX_S: Final = 2.0
@@ -58,6 +60,7 @@ class Receiver:
         self._limits = limits
         self._encoded_bytes_max = limits.bytes + limits.bytes // 1000 + 1024  # gzip of what does not shrink
         self._held_bytes = 0
+        self._judging = asyncio.Semaphore(BATCHES_MAX)
 
     def app(self) -> web.Application:
         """The application to run; bodies must reach it undecoded (`auto_decompress=False`)."""
@@ -136,15 +139,15 @@ class Receiver:
         address = batch.Address(
             request.match_info["venue"], request.match_info["epoch"], first, last, bytes.fromhex(prevhash)
         )
+        digest = ", ".join(request.headers.getall(wire.DIGEST_HEADER, ()))
         try:
-            async with self._body(request, self._encoded_bytes_max) as body:
-                digest = ", ".join(request.headers.getall(wire.DIGEST_HEADER, ()))
+            async with self._body(request, self._encoded_bytes_max) as body, self._judging:
                 judged = await asyncio.to_thread(self._judge, body, digest, coding, address)
+                if isinstance(judged, batch.Malformed):
+                    raise refused("malformed", judged.detail, {"Want-Content-Digest": "sha-256=10"})
+                return await self._append(address, instance, judged)
         except bodies.TooLong as error:
             raise too_large(self._limits) from error
-        if isinstance(judged, batch.Malformed):
-            raise refused("malformed", judged.detail, {"Want-Content-Digest": "sha-256=10"})
-        return await self._append(address, instance, judged)
 
     async def put_hole(self, request: web.Request) -> web.Response:
         instance, first, last = await self._admitted(request)

@@ -446,8 +446,8 @@ async def test_a_sender_that_falls_silent_is_cut_off(cloud: Cloud, monkeypatch: 
 
 async def test_a_gzip_bomb_is_too_large_before_it_is_unpacked(cloud: Cloud) -> None:
     await cloud.open()
-    bomb = gzip.compress(b"[" + b" " * 200_000_000 + b"]", 9)
-    assert len(bomb) < 400_000
+    bomb = gzip.compress(b"[" + b" " * 60_000_000 + b"]", 9)
+    assert len(bomb) < 100_000
     answer = await cloud.put([], body=bomb, encoding=None, headers={"Content-Encoding": "gzip"}, at="1-1")
     assert (answer.status, answer.body["limits"]["bytes"]) == (413, 8388608)
     members = gzip.compress(b" " * 1_000_000, 9) * 20
@@ -690,11 +690,9 @@ async def test_a_record_that_is_no_event_is_kept_in_quarantine_and_blocks_nothin
     assert (await cloud.put(made)).body["rejected"] == [rejected]
 
 
-@pytest.mark.parametrize("event", [b"", b"\xff\xfe", b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"{", b"[" * 100_000])
+@pytest.mark.parametrize("event", [b"\xff\xfe", b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"{", b"[" * 100_000])
 async def test_bytes_that_are_no_json_can_be_sent_as_base64_and_stand_in_quarantine(cloud: Cloud, event: bytes) -> None:
     await cloud.open()
-    if not event:
-        return
     made = chain_of([(event, "a")])
     assert (await cloud.put(made)).status == 400
     answer = await cloud.put(made, base64=True)

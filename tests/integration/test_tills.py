@@ -343,7 +343,7 @@ def test_what_the_box_refuses_is_named_to_the_till_and_reported_to_the_cloud(ven
     till = at_the_box(venue, protocol=protocol, count=10)
     till.start()
     assert wait(lambda: till.figures.refused == 1 and till.figures.untold == 0, WAIT_MAX_S), till.figures
-    assert wait(lambda: till.figures.in_cloud >= 10, WAIT_MAX_S), till.figures
+    assert wait(lambda: till.figures.in_cloud == 11, WAIT_MAX_S), till.figures
     till.close()
     verdict = check(read_evidence(venue.tills), venue.export())
     assert verdict.clean

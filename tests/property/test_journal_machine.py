@@ -1,0 +1,297 @@
+"""The journal against a plain list: whatever is stored, projected, uploaded, closed, killed and opened again.
+
+Every step is checked on the disk by code that shares nothing with the journal.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from agent.core.arrivals import Outcome
+from agent.core.instants import to_text
+from tests.property.journal_model import (
+    AGENT,
+    Entry,
+    Model,
+    Sent,
+    Thing,
+    Told,
+    a_refused,
+    an_event,
+    as_item,
+    contiguous,
+    garbage,
+    own_of,
+)
+from tests.property.journal_rig import COMMIT_EVENTS_MAX, Rig, Row, Ticking, copy_files, read_rows, straight
+
+DEVICES = ("till-1", "till-2")
+EPOCHS = ("e1", "e2", "e3", None)
+KINDS = ("new",) * 6 + ("again", "again", "conflict", "refused", "refused_again", "garbage", "own")
+PLACES = ("next",) * 5 + ("ahead", "ahead", "late", "late", "reused")
+
+wishes = st.tuples(
+    st.sampled_from(KINDS), st.sampled_from(DEVICES), st.sampled_from(EPOCHS), st.sampled_from(PLACES), st.integers(0, 99)
+)
+groups = st.lists(wishes, min_size=1, max_size=6)
+Wish = tuple[str, str, str | None, str, int]
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """`things` is everything that was ever handed in and is still there: the model is made from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.clock = Ticking()
+        self.room = tempfile.TemporaryDirectory(prefix="ns-journal-")
+        self.lives = 0
+        self.model = Model()
+        self.things: list[Thing] = []
+        self.count = 0
+
+    def teardown(self) -> None:
+        self.do(self.rig.close())
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        self.room.cleanup()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 20))
+
+    def new_folder(self) -> Path:
+        self.lives += 1
+        return Path(self.room.name) / f"life-{self.lives}"
+
+    @initialize()
+    def begin(self) -> None:
+        folder = self.new_folder()
+        folder.mkdir()
+        self.rig = self.do(Rig(folder, self.clock).open())
+
+    # What happens -----------------------------------------------------------------------------------------------------
+
+    @rule(group=groups)
+    def append(self, group: list[Wish]) -> None:
+        expected, things = self.take(group)
+        assert self.do(self.rig.append([as_item(thing) for thing in things])) == expected
+
+    @rule(share=st.floats(0, 1))
+    def advance(self, share: float) -> None:
+        pending = len(self.model.records) - self.model.cursor
+        to = self.model.cursor + round(pending * share)
+        if to > self.model.cursor:
+            self.do(self.rig.advance(to))
+            self.model.cursor = to
+
+    @rule()
+    def reopen_after_a_clean_stop(self) -> None:
+        self.do(self.rig.close())
+        self.rig = self.do(Rig(self.rig.folder, self.clock).open())
+
+    @rule()
+    def reopen_after_a_kill_between_commits(self) -> None:
+        self.live_on_in(lambda folder: copy_files(self.rig.folder, folder))
+
+    @rule(group=groups, statement=st.integers(0, 30))
+    def reopen_after_a_kill_inside_a_transaction(self, group: list[Wish], statement: int) -> None:
+        """What the killed process had told before that instant is there, and else whole commits or nothing."""
+        folder, seen = self.new_folder(), 0
+        there = len(self.model.records)
+
+        def copying(sql: str, run: Callable[[], Any]) -> Any:
+            nonlocal seen
+            if seen == statement:
+                copy_files(self.rig.folder, folder)
+            seen += 1
+            return run()
+
+        before = list(self.things)
+        borders = self.take_by_commits(group)
+        self.rig.through(copying)
+        self.do(self.rig.append([as_item(thing) for thing in self.things[len(before) :]]))
+        self.rig.through(straight)
+        if not folder.exists():
+            copy_files(self.rig.folder, folder)
+        self.do(self.rig.close())
+        self.rig = self.do(Rig(folder, self.clock).open())
+        left = len(read_rows(folder))
+        assert left in {there, *borders}, f"{left} records after a kill; whole commits end at {[there, *borders]}"
+        self.rebuild(left)
+
+    @rule(after=st.floats(0, 1), records_max=st.integers(1, 9), bytes_max=st.integers(1, 2000))
+    def read_a_batch(self, after: float, records_max: int, bytes_max: int) -> None:
+        start = round(len(self.model.records) * after)
+        batch = self.do(self.rig.reader.batch(start, records_max, bytes_max))
+        rows = read_rows(self.rig.folder)[start : start + records_max]
+        while len(rows) > 1 and sum(len(row.event) for row in rows) > bytes_max:
+            rows.pop()
+        assert [(one.position, one.device, one.device_sequence, one.event) for one in batch] == [
+            (row.position, row.device, row.sequence, row.event) for row in rows
+        ]
+
+    # What must hold ---------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_log_is_the_list(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        rows = read_rows(self.rig.folder)
+        assert len(rows) == len(self.model.records)
+        for row, entry in zip(rows, self.model.records, strict=True):
+            assert (row.device, row.epoch, row.sequence) == (entry.device, entry.epoch, entry.sequence), row
+            self.check_event(row, entry)
+        self.check_totals(rows)
+
+    @invariant()
+    def every_device_is_counted_as_in_the_list(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        facts = {device.device: device for device in self.rig.journal.facts().devices}
+        assert set(facts) == set(self.model.countings) - {AGENT}
+        for name, found in facts.items():
+            countings, newest = self.model.countings[name], self.model.newest[name]
+            records = [(at, entry) for at, entry in enumerate(self.model.records, 1) if entry.device == name]
+            pending = [entry for at, entry in records if at > self.model.cursor]
+            assert (found.stored_count, found.pending_count) == (len(records), len(pending))
+            assert found.pending_bytes == sum(len(entry.event) for entry in pending)
+            assert found.refused_count == sum(len(counting.refused) for counting in countings.values())
+            assert found.epoch == newest
+            if newest is not None:
+                assert found.stored == contiguous(countings[newest].accounted)
+                assert found.gaps == tuple(countings[newest].holes)
+
+    @invariant()
+    def every_receipt_tells_the_truth(self) -> None:
+        if not hasattr(self, "rig"):
+            return
+        self.rig.journal.receipts_all_due()
+        receipts = {(one.device, one.epoch): one for one in self.rig.journal.receipts_due()}
+        for device, countings in self.model.countings.items():
+            for epoch, counting in countings.items():
+                if device == AGENT:
+                    continue
+                receipt = receipts.pop((device, epoch))
+                assert receipt.newest == (self.model.newest[device] == epoch)
+                assert receipt.gaps == tuple(counting.holes)
+                assert [one[0] for one in receipt.refused] == counting.refused
+                if epoch is not None:
+                    stored = contiguous(counting.accounted)
+                    lowest, highest = self.model.uploaded(device, epoch)
+                    assert receipt.stored == stored
+                    assert receipt.uploaded is not None
+                    assert min(lowest, stored) <= receipt.uploaded <= min(highest, stored)
+        assert not receipts
+        gaps = {(device, epoch, first, last) for device, epoch, first, last in self.rig.journal.open_gaps()}
+        assert gaps == {
+            (device, epoch, *hole)
+            for device, countings in self.model.countings.items()
+            for epoch, counting in countings.items()
+            for hole in counting.holes
+        }
+
+    # Their parts ------------------------------------------------------------------------------------------------------
+
+    def check_event(self, row: Row, entry: Entry) -> None:
+        if isinstance(entry.event, bytes):
+            assert row.event == entry.event
+            return
+        kind, data = own_of(row.event)
+        assert kind == entry.event[0]
+        assert {name: data.get(name) for name in entry.event[1]} == entry.event[1]
+
+    def check_totals(self, rows: list[Row]) -> None:
+        facts = self.rig.journal.facts()
+        pending = rows[self.model.cursor :]
+        assert (facts.last, facts.cursor, facts.safe) == (len(rows), self.model.cursor, self.model.cursor)
+        assert facts.pending_count == len(pending)
+        assert facts.pending_bytes == sum(len(row.event) for row in pending)
+        assert facts.oldest_pending_at == (to_text(pending[0].recorded_ms) if pending else None)
+        assert facts.quarantined_count == len(self.model.refusals)
+        assert facts.writable
+        assert not facts.committing
+
+    def take(self, group: list[Wish]) -> tuple[list[Outcome], list[Thing]]:
+        """Hand the wishes to the model, one by one, since each may lean on the one before."""
+        outcomes, things = [], []
+        for wish in group:
+            thing = self.made(wish)
+            things.append(thing)
+            self.things.append(thing)
+            outcomes.append(self.model.take(thing))
+        return outcomes, things
+
+    def take_by_commits(self, group: list[Wish]) -> list[int]:
+        """The same; how many records there are at the end of each commit."""
+        borders = []
+        for at, wish in enumerate(group, 1):
+            self.take([wish])
+            if at % COMMIT_EVENTS_MAX == 0 or at == len(group):
+                borders.append(len(self.model.records))
+        return borders
+
+    def rebuild(self, records: int) -> None:
+        """The model as of its first so many records."""
+        cursor, things = self.model.cursor, self.things
+        self.model, self.things = Model(), []
+        for thing in things:
+            if len(self.model.records) == records:
+                break
+            self.things.append(thing)
+            self.model.take(thing)
+        assert len(self.model.records) == records
+        self.model.cursor = cursor
+
+    def live_on_in(self, leave: Callable[[Path], None]) -> None:
+        folder = self.new_folder()
+        leave(folder)
+        self.do(self.rig.close())
+        self.rig = self.do(Rig(folder, self.clock).open())
+
+    def made(self, wish: Wish) -> Thing:
+        """What the wish comes to as things stand; where there is nothing to repeat, something new."""
+        kind, device, epoch, place, chance = wish
+        self.count += 1
+        name = f"id-{self.count}"
+        if kind == "own":
+            return Told("nightsafe.settings.changed", {"number": self.count})
+        if kind == "garbage":
+            return garbage(device, str(chance % 5))
+        earlier = [thing for thing in self.things if isinstance(thing, Sent)]
+        stored = [thing for thing in earlier if thing.content is not None]
+        refused = [thing for thing in earlier if thing.content is None]
+        if kind == "refused_again" and refused:
+            return refused[chance % len(refused)]
+        if kind in ("again", "conflict") and stored:
+            one = stored[chance % len(stored)]
+            assert one.id is not None
+            content = f'{{"other":{chance % 3}}}' if kind == "conflict" else one.content
+            assert content is not None
+            return an_event(one.device, one.id, one.epoch, one.sequence, content, time=f"resent-{chance % 4}")
+        sequence = self.placed(device, epoch, place, chance) if epoch is not None else None
+        if kind.startswith("refused"):
+            return a_refused(device, name, epoch, sequence)
+        return an_event(device, name, epoch, sequence, f'{{"number":{self.count}}}')
+
+    def placed(self, device: str, epoch: str, place: str, chance: int) -> int:
+        counting = self.model.countings.get(device, {}).get(epoch)
+        accounted = counting.accounted if counting is not None else set()
+        top = max(accounted, default=0)
+        missing = sorted(set(range(1, top)) - accounted)
+        if place == "late" and missing:
+            return missing[chance % len(missing)]
+        if place == "reused" and accounted:
+            return sorted(accounted)[chance % len(accounted)]
+        return top + 1 + (1 + chance % 3 if place == "ahead" else 0)
+
+
+JournalMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestJournalAgainstAList = JournalMachine.TestCase
