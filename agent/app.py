@@ -23,6 +23,7 @@ from agent.cloud.probe import CloudProbe
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
 from agent.core.errors import SettingsInvalid
+from agent.core.events import Event
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.instants import to_text
 from agent.drain.drainer import Drain
@@ -38,7 +39,7 @@ from agent.lan.broker import Limits as BrokerLimits
 from agent.lan.gate import Gate
 from agent.lan.gate import Limits as GateLimits
 from agent.lan.session import Session
-from agent.runtime import systemd
+from agent.runtime import logs, systemd
 from agent.runtime.clock import Clock
 from agent.runtime.files import held_lock, private_directory
 from agent.runtime.stages import Entry, Pulse, run_stages
@@ -125,6 +126,10 @@ async def _compose(
 
     drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
+    watched = JournalConditions(journal, telling)
+    journal.on_commit(watched.look)
+    journal.on_reused(watched.reused)
+    watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
     monitor = Monitor(
@@ -193,6 +198,7 @@ class Live:
 
         def take(settings: Settings, change: Change) -> None:
             self.settings = settings
+            logs.configure(settings.logs.level, settings.logs.format)
             telling.lift("settings_refused")
             waiting = ", ".join((*change.restart, *change.never))
             if waiting:
@@ -237,6 +243,45 @@ class Telling:
         """It does not hold any more."""
         if self._conditions.lift(id):
             log.info("condition_cleared", condition=id)
+
+
+class JournalConditions:
+    """What the journal's figures mean to people."""
+
+    def __init__(self, journal: Journal, telling: Telling) -> None:
+        self._journal = journal
+        self._telling = telling
+        self._seen = (0, True)
+
+    def look(self) -> None:
+        """Called after each commit, so it only compares where nothing has changed."""
+        now = (self._journal.book.quarantined_count, self._journal.writable)
+        if now == self._seen:
+            return
+        self._seen = now
+        count, writable = now
+        if count:
+            text = f"{count} events were refused and wait for a decision; nothing else is held up."
+            hint = "See `nightsafe queue quarantine list`, then resubmit or dismiss each."
+            self._telling.hold("quarantine", "warning", "Refused events", text, hint)
+        else:
+            self._telling.lift("quarantine")
+        if writable:
+            self._telling.lift("journal")
+        else:
+            text = "Nothing can be stored right now, so no sale is acknowledged; the tills keep theirs."
+            hint = "Free space on the disk of the state directory, then look at the page again."
+            self._telling.hold("journal", "critical", "Nothing can be stored", text, hint)
+
+    def reused(self, event: Event) -> None:
+        """A device used a sequence twice."""
+        self._telling.hold(
+            f"sequence_reused:{event.device}",
+            "warning",
+            f"{event.device} counts twice",
+            f"{event.device} used its sequence {event.sequence} for two different events; both are stored.",
+            "Reinstall the app on the device, or call its vendor: its counter was set back.",
+        )
 
 
 class Lan:

@@ -37,16 +37,13 @@ _CLOCK_PLACES: Final = (
 
 def _line(name: str, price: int, modifiers: str = "") -> str:
     unit = f'{{"amount":{price},"currency":"GBP"}}'
-    return (
-        f'{{"id":"ln-{_DIGIT * 6}","name":"{name}","quantity":1,"unit_amount":{unit},"modifiers":[{modifiers}]}}'
-    )
+    return f'{{"id":"ln-{_DIGIT * 6}","name":"{name}","quantity":1,"unit_amount":{unit},"modifiers":[{modifiers}]}}'
 
 
 def _check(kind: str, lines: list[str], rest: str) -> tuple[str, str]:
     total = f'{{"amount":3{_DIGIT * 3},"currency":"GBP"}}'
     data = (
-        f'"table":"1{_DIGIT}","covers":2,"lines":[{",".join(lines)}],"total":{total},'
-        f'"business_date":"2026-11-22"{rest}'
+        f'"table":"1{_DIGIT}","covers":2,"lines":[{",".join(lines)}],"total":{total},"business_date":"2026-11-22"{rest}'
     )
     return kind, data
 

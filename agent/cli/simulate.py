@@ -67,6 +67,7 @@ def simulate(
     ] = 0.0,
     resends: Annotated[int, typer.Option(min=0, help="Every n-th event is kept back until it is asked for.")] = 0,
     duplicates: Annotated[int, typer.Option(min=0, help="Every n-th event is sent twice.")] = 0,
+    reinstalled: Annotated[bool, typer.Option("--reinstalled", help="Each till counts afresh in a new epoch.")] = False,
     settle: Annotated[float, typer.Option(min=0.0, help="Seconds that the last events may take at the end.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -86,6 +87,7 @@ def simulate(
         protocol=_mix(protocol),
         seed=seed,
         window=window,
+        reinstalled=reinstalled,
         habits=Habits(duplicate_every=duplicates, withhold_every=resends, reconnect_every_s=reconnects),
     )
     started_s = time.monotonic()

@@ -15,13 +15,15 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 import msgspec
+import structlog
 
 from agent.cloud import wire
 from agent.cloud.lookup import Lookup
 from agent.cloud.probe import outcome_of, words_of
 from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
-from agent.core.errors import SettingsInvalid, Transient
+from agent.core.errors import Transient
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 GZIP_LEVEL: Final = 1
@@ -113,17 +115,16 @@ class Client:
             await self._session.close()
 
     def read_token(self) -> None:
-        """Read the token file again. Raises SettingsInvalid when it is named and cannot be read."""
+        """Read the token file again. One that cannot be read leaves the old token: recording needs none."""
         if self._token_file is None:
             return
         try:
-            self._token = self._token_file.read_text("utf-8").strip()
-        except OSError as error:
-            raise SettingsInvalid(
-                "token_file",
-                f"The token file {self._token_file} cannot be read: {error.strerror}.",
-                "Put the cloud's token there (`[cloud] token_file`).",
-            ) from error
+            token = self._token_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            hint = "Put the cloud's token there (`[cloud] token_file`)."
+            log.warning("token_unreadable", file=str(self._token_file), reason=type(error).__name__, hint=hint)
+            return
+        self._token = "".join(char for char in token if char.isprintable())
 
     async def stream(self, epoch: str) -> StreamState:
         """The stream as the cloud has it. Raises CloudRefused (404 when it has none) and Transient."""

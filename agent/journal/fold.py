@@ -43,6 +43,8 @@ class Fold:
         self.values: list[Any] = []
         self.touched: set[EpochBook] = set()
         self.known: dict[tuple[int, str], bytes] = {}
+        self.reused: list[Event] = []
+        """Events with a new id on a sequence that was used before."""
 
     def find_known(self, events: list[Event]) -> None:
         """Look up the ids that the group could repeat from before the watermark."""
@@ -120,6 +122,7 @@ class Fold:
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None
         if place is Place.REUSED:
+            self.reused.append(event)
             data = {
                 "condition": "sequence_reused",
                 "device": event.device,

@@ -79,6 +79,8 @@ class Journal:
         self._committing = False
         self._writable = True
         self._commits_count = 0
+        self._on_reused: Callable[[Event], None] = lambda event: None
+        self._reused: list[Event] = []
         self._beat: Callable[[], None] = lambda: None
 
     @classmethod
@@ -135,6 +137,10 @@ class Journal:
         """Call `call` after each commit that stored something: look now."""
         self._on_commit.append(call)
 
+    def on_reused(self, call: Callable[[Event], None]) -> None:
+        """Call `call` with each event that was stored under a sequence its device had used before."""
+        self._on_reused = call
+
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
         self._beat = beat
@@ -180,9 +186,15 @@ class Journal:
             settle(item, outcome)
         if failure is not None and not isinstance(failure, Transient):
             raise failure
+        reused, self._reused = self._reused, []
+        for event in reused:
+            self._on_reused(event)
         if self.has_room:
             for call in self._on_room:
                 call()
+        self._tell_commit()
+
+    def _tell_commit(self) -> None:
         for call in self._on_commit:
             call()
 
@@ -237,6 +249,7 @@ class Journal:
         books.insert_many(connection, SQL["add_records"], fold.values, 10)
         if book.oldest_ms is None and fold.values:
             book.oldest_ms = wall_ms
+        self._reused = fold.reused
         return outcomes, fold.touched
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
@@ -292,8 +305,14 @@ class Journal:
             return None, books.read_refused(connection, self._book)
 
         await self._transact(work)
+        self._tell_commit()
 
     # What is known ----------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """False since a commit failed, until one succeeds."""
+        return self._writable
 
     @property
     def book(self) -> Book:

@@ -93,9 +93,11 @@ class Receiver:
     # Calls
 
     async def health(self, _: web.Request) -> web.Response:
+        """That the cloud is there, for a probe."""
         return _json(wire.HealthAnswer("pass", f"nightsafe-reference/{__version__}", _now()))
 
     async def open_stream(self, request: web.Request) -> web.Response:
+        """Open a stream, or bind it to the caller."""
         body = await self._small(request, wire.OpenStream)
         venue, said = request.match_info["venue"], body.parent
         parent = None if said is None else Parent(said.epoch, said.sequence, bytes.fromhex(said.rechash))
@@ -107,12 +109,14 @@ class Receiver:
         return _json(self._facts(outcome.stream), status=201 if outcome.created else 200)
 
     async def stream(self, request: web.Request) -> web.Response:
+        """Where the box goes on."""
         stream = await self._ledger.stream(request.match_info["venue"], request.match_info["epoch"])
         if stream is None:
             raise of_outcome(NoStream())
         return _json(self._facts(stream))
 
     async def hash_at(self, request: web.Request) -> web.Response:
+        """One rechash, for the search of the last common record."""
         text = request.query.get("at", "")
         if not (text.isascii() and text.isdigit() and len(text) <= 12):
             raise refused("malformed", "Name the sequence: hash?at=N.")
@@ -127,6 +131,7 @@ class Receiver:
         return _json(wire.HashAnswer(sequence, known.hex()))
 
     async def put_records(self, request: web.Request) -> web.Response:
+        """A batch. Malformed: nothing is taken. A broken rechash: what stands before it is taken."""
         instance, first, last = await self._admitted(request)
         if wire.media_type(request.headers.get("Content-Type")) != wire.BATCH_TYPE:
             raise refused("unsupported-media-type", f"Send {wire.BATCH_TYPE}.")
@@ -150,6 +155,7 @@ class Receiver:
             raise too_large(self._limits) from error
 
     async def put_hole(self, request: web.Request) -> web.Response:
+        """Records that the box no longer has; answered with the stream as it stands then."""
         instance, first, last = await self._admitted(request)
         body = await self._small(request, wire.HoleBody)
         prevhash, rechash = bytes.fromhex(body.prevhash), bytes.fromhex(body.rechash)
@@ -162,6 +168,7 @@ class Receiver:
         return _json(self._facts(outcome.stream))
 
     async def put_health(self, request: web.Request) -> web.Response:
+        """A heartbeat; the last one is kept."""
         if wire.media_type(request.headers.get("Content-Type")) != wire.HEALTH_TYPE:
             raise refused("unsupported-media-type", f"Send {wire.HEALTH_TYPE}.")
         body = await self._plain(request, HEALTH_BODY_BYTES_MAX)

@@ -225,7 +225,7 @@ class JournalSettings(Section, frozen=True):
     cache_bytes: Annotated[int, restart("SQLite's page cache, in bytes.", ge=1_048_576, le=1_073_741_824)] = 8_388_608
     keep_days: Annotated[int, live("Days that a record stays after the cloud called it safe.", ge=1, le=3_650)] = 30
     bytes_max: Annotated[
-        int, live("Size of the journal at which nothing more is stored.", ge=16_777_216, le=1_000_000_000_000)
+        int, restart("Size of the journal at which nothing more is stored.", ge=16_777_216, le=1_000_000_000_000)
     ] = 8_000_000_000
 
 
@@ -243,7 +243,7 @@ class IntakeSettings(Section, frozen=True):
     gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=1_000)] = 100
     refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=1_000)] = 100
     excerpt_bytes_max: Annotated[
-        int, live("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
+        int, restart("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
     ] = 4_096
 
 
@@ -262,10 +262,10 @@ class CloudSettings(Section, frozen=True):
 class DrainSettings(Section, frozen=True):
     """How the journal is sent to the cloud: one batch in flight, in order."""
 
-    batch_records_first: Annotated[int, live("Records in the first batch.", ge=1, le=100_000)] = 50
-    batch_records_max: Annotated[int, live("Records in any batch.", ge=1, le=100_000)] = 5_000
+    batch_records_first: Annotated[int, restart("Records in the first batch.", ge=1, le=100_000)] = 50
+    batch_records_max: Annotated[int, restart("Records in any batch.", ge=1, le=100_000)] = 5_000
     batch_bytes_max: Annotated[
-        int, live("Decoded bytes in any batch; a single larger record still goes.", ge=65_536, le=268_435_456)
+        int, restart("Decoded bytes in any batch; a single larger record still goes.", ge=65_536, le=268_435_456)
     ] = 8_388_608
     batch_target_s: Annotated[float, live("How long one batch is to take on the present link.", gt=0, le=60)] = 2.0
     backoff_first_s: Annotated[float, live("First pause after a failure; doubles, with full jitter.", gt=0, le=60)] = (

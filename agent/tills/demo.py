@@ -22,7 +22,7 @@ from agent.tills.story import tell
 from agent.tills.venue import VENUE, Venue
 from agent.tills.voice import Voice, progress_line
 
-SETTLE_MAX_S: Final = 5.0
+SETTLE_MAX_S: Final = 6.0
 """How long the tills may take to be told their last sales when the demo ends."""
 LOOK_FOREVER_S: Final = float("inf")
 

@@ -32,6 +32,7 @@ class FloorSettings(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Mix = "mixed"
     seed: str = "0"
     window: int = 8
+    reinstalled: bool = False
     habits: Habits = Habits()
 
 
@@ -68,11 +69,6 @@ class Floor:
     def start(self) -> None:
         for till in self._tills:
             till.start()
-
-    def sell(self) -> None:
-        """Go on selling after `stop_selling`."""
-        for till in self._tills:
-            till.sell()
 
     def stop_selling(self) -> None:
         """No more events; what is kept is still sent."""
@@ -123,6 +119,7 @@ def _till(floor: FloorSettings, number: int) -> TillSettings:
         protocol=_protocol(floor.protocol, number),
         seed=floor.seed,
         window=floor.window,
+        reinstalled=floor.reinstalled,
         rate_per_s=floor.rate_per_s / floor.tills,
         count=None if floor.count is None else _share(floor.count, floor.tills, number),
         habits=floor.habits,

@@ -33,7 +33,7 @@ STATE_INTERVAL_S: Final = 2.0
 """How often the retained state is renewed while its figures change."""
 IDLE_MAX_S: Final = 0.25
 """The longest nap between two looks at the clock."""
-WITHHELD_MAX_S: Final = 8.0
+WITHHELD_MAX_S: Final = 4.0
 """When the till finishes: how long events held back on purpose wait to be asked for before they are sent unasked."""
 CLOSE_MAX_S: Final = 2.0
 """How long the last state may take on its way out."""
@@ -59,6 +59,8 @@ class Till:
         self._random = Random(f"{settings.seed}/{settings.device}/habits")
         new_epoch = uuid7(_wall_ms(), Random().randbytes(CHANCE_BYTES))
         self._outbox = Outbox.open(settings.directory, settings.device, new_epoch)
+        if settings.reinstalled:
+            self._outbox.new_epoch(new_epoch)
         basket = Basket(settings.device, f"{settings.seed}/{self._outbox.device.epoch}/{self._outbox.last}")
         self._counter = Counter(basket, self._outbox, settings.rate_per_s, settings.count, self._random)
         self._facts: SimpleQueue[Fact] = SimpleQueue()
@@ -112,16 +114,10 @@ class Till:
     def _open_for_sales(self) -> bool:
         return self._selling.is_set() and self._outbox.untold_count < UNTOLD_MAX
 
-    def start(self, *, selling: bool = True) -> None:
+    def start(self) -> None:
         """Connect, send what the last process left untold, and sell."""
-        if selling:
-            self._selling.set()
-        self._thread.start()
-
-    def sell(self) -> None:
-        """Go on selling."""
-        self._finishing_at_s = None
         self._selling.set()
+        self._thread.start()
 
     def stop_selling(self) -> None:
         """Make no more events; what is kept is still sent, and what was held back goes after a while unasked."""

@@ -21,7 +21,10 @@ class Habits(msgspec.Struct, frozen=True):
 
 
 class TillSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One till. `directory` is its own folder; `rate_per_s` its events a second; `count` None sells without end."""
+    """One till. `directory` is its own folder; `rate_per_s` its events a second; `count` None sells without end.
+
+    `reinstalled` starts a new epoch, as after a reinstall that found the old outbox.
+    """
 
     device: str
     host: str
@@ -30,6 +33,7 @@ class TillSettings(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Protocol = "5"
     seed: str = "0"
     window: int = 8
+    reinstalled: bool = False
     rate_per_s: float = 2.0
     count: int | None = None
     habits: Habits = Habits()

@@ -350,6 +350,22 @@ def test_what_the_box_refuses_is_named_to_the_till_and_reported_to_the_cloud(ven
     assert (verdict.in_cloud, verdict.refused) == (10, 1)
 
 
+def test_a_reinstalled_till_counts_afresh_and_still_owes_what_it_had(venue: Venue) -> None:
+    till = at_the_box(venue, count=10)
+    till.start()
+    assert wait(lambda: till.figures.in_cloud == 10, WAIT_MAX_S)
+    till.close()
+    again = at_the_box(venue, count=10, reinstalled=True)
+    again.start()
+    assert wait(lambda: again.figures.told == 20 and again.figures.untold == 0, WAIT_MAX_S)
+    again.close()
+    assert wait(lambda: len(venue.export()) >= 20, WAIT_MAX_S)
+    kept = list(read_lines(venue.tills / "till-9" / "events.jsonl", Kept))
+    assert [line.sequence for line in kept] == [*range(1, 11), *range(1, 11)]
+    assert len({line.epoch for line in kept}) == 2
+    assert check(read_evidence(venue.tills), venue.export()).clean
+
+
 def test_a_till_knows_the_venues_status(venue: Venue) -> None:
     till = at_the_box(venue)
     till.start()

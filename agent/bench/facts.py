@@ -1,0 +1,231 @@
+"""[facts] What a run of the benchmarks found, as values: the shape of `--json`, and the aims it is held against.
+
+Times are in the unit of their name; rates are per second of wall clock; MiB are 1,048,576 bytes.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """Where it was measured. `load_before` is the 1-minute load average before the first point."""
+
+    cpu: str
+    cores: int
+    memory_mib: int
+    kernel: str
+    file_system: str
+    python: str
+    sqlite: str
+    load_before: float
+
+
+class Noise(msgspec.Struct, frozen=True):
+    """Share of all cores' time during a point that went to programs that are no part of it, and to other machines."""
+
+    other: float
+    steal: float
+
+
+class Floor(msgspec.Struct, frozen=True):
+    """Bare sqlite3 on the same disk, same bytes: `group` rows a commit."""
+
+    group: int
+    rows_per_s: float
+    commits_per_s: float
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One row of a profile: share of the samples that ended in this function."""
+
+    share: float
+    where: str
+
+
+class Intake(msgspec.Struct, frozen=True):
+    """Durable acknowledged events. `ratio` is events_per_s to the floor's rows_per_s; CPU in µs per event.
+
+    `generator_share` is of one core; above 0.9 the generator was the brake. `used_up`: its frames ran out early.
+    """
+
+    devices: int
+    window: int
+    seconds: float
+    events: int
+    events_per_s: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    events_per_commit: float
+    agent_cpu_us: float
+    generator_cpu_us: float
+    agent_share: float
+    generator_share: float
+    used_up: bool
+    floor: Floor
+    ratio: float
+    noise: Noise
+    profile: tuple[Line, ...] = ()
+
+    @property
+    def generator_bound(self) -> bool:
+        """Whether the generator, not the agent, set the rate."""
+        return self.generator_share > GENERATOR_SHARE_MAX
+
+
+class Drain(msgspec.Struct, frozen=True):
+    """One backlog sent to the reference cloud, from the agent's start until nothing was pending.
+
+    `ready_s` is process start to ready, after SIGKILL, `ready_cached` False: with the journal out of the page cache.
+    `steady_per_s` leaves out the first and the last tenth. Memory is the agent's: the kernel's high-water mark and the
+    largest sample while it drained. CPU in µs per record.
+    """
+
+    records: int
+    journal_mib: float
+    ready_s: float
+    ready_cached: bool
+    seconds: float
+    records_per_s: float
+    steady_per_s: float
+    peak_mib: float
+    rss_start_mib: float
+    rss_max_mib: float
+    rss_end_mib: float
+    agent_cpu_us: float
+    cloud_cpu_us: float
+    noise: Noise
+    profile: tuple[Line, ...] = ()
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """Bytes for each event of `event_bytes`. `written` is what the kernel counts towards the disk, `handed_over` what
+    the agent gave to write(2); of that, `log` went to the write-ahead log and `database` to the file behind it (the
+    checkpoints' share). `device` is all that the block device took meanwhile, from everybody; None where unknown.
+    """
+
+    wanted_per_commit: int
+    events: int
+    events_per_commit: float
+    pages_per_commit: float
+    checkpoints: int
+    event_bytes: float
+    written: float
+    handed_over: float
+    log: float
+    database: float
+    device: float | None
+    noise: Noise
+
+
+class Live(msgspec.Struct, frozen=True):
+    """Intake by the clock at `rate_per_s`, while a backlog drains and then without one. `late_p99_ms` is how far behind
+    the clock the generator sent. `drained_per_s` went up meanwhile; `covered`: the backlog lasted for the whole span.
+    """
+
+    rate_per_s: float
+    p50_draining_ms: float
+    p99_draining_ms: float
+    p50_ms: float
+    p99_ms: float
+    ratio: float
+    late_p99_draining_ms: float
+    late_p99_ms: float
+    events: int
+    drained_per_s: float
+    covered: bool
+    noise_draining: Noise
+    noise: Noise
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """One aim, and how it was met. `unit` ends both figures."""
+
+    name: str
+    aim: str
+    measured: float
+    unit: str
+    met: bool
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One run on one machine; what was not asked for is empty."""
+
+    version: str
+    measured_at: str
+    protocol: str
+    quick: bool
+    profiled: bool
+    machine: Machine
+    syncs_per_s: float | None
+    intake: tuple[Intake, ...]
+    disk: tuple[Disk, ...]
+    drain: tuple[Drain, ...]
+    live: Live | None
+    aims: tuple[Aim, ...]
+
+
+GENERATOR_SHARE_MAX: Final = 0.9
+"""Share of one core above which the generator is the brake."""
+FLAT_RATIO: Final = 1.1
+"""Peak memory counts as flat when the large backlog's is at most this many times the small one's."""
+
+
+class _Bound(NamedTuple):
+    name: str
+    bound: float
+    unit: str
+    at_least: bool
+    find: Callable[["Report"], float | None]
+
+
+def aims(report: Report) -> tuple[Aim, ...]:
+    """Every aim whose figure the report has."""
+    return tuple(_judged(report))
+
+
+def _judged(report: Report) -> Iterator[Aim]:
+    for bound in _BOUNDS:
+        figure = bound.find(report)
+        if figure is not None:
+            met = figure >= bound.bound if bound.at_least else figure <= bound.bound
+            sign = "≥" if bound.at_least else "≤"
+            yield Aim(bound.name, f"{sign} {bound.bound:,g}", round(figure, 3), bound.unit, met)
+
+
+def _intake(devices: int, window: int, find: Callable[[Intake], float]) -> Callable[[Report], float | None]:
+    def look(report: Report) -> float | None:
+        return next((find(one) for one in report.intake if (one.devices, one.window) == (devices, window)), None)
+
+    return look
+
+
+def _written(wanted: int) -> Callable[[Report], float | None]:
+    return lambda report: next((one.written / 1000 for one in report.disk if one.wanted_per_commit == wanted), None)
+
+
+def _drain(find: Callable[[Drain], float]) -> Callable[[Report], float | None]:
+    return lambda report: find(report.drain[-1]) if report.drain else None
+
+
+def _flatness(report: Report) -> float | None:
+    if len(report.drain) < 2:
+        return None
+    return report.drain[-1].peak_mib / report.drain[0].peak_mib
+
+
+_BOUNDS: Final = (
+    _Bound("acknowledged at 20 × 8", 25_000, "events/s", True, _intake(20, 8, lambda one: one.events_per_s)),
+    _Bound("acknowledged at 20 × 32", 35_000, "events/s", True, _intake(20, 32, lambda one: one.events_per_s)),
+    _Bound("p99 at 20 × 8", 25, "ms", False, _intake(20, 8, lambda one: one.p99_ms)),
+    _Bound("p50 at 1 × 1", 1.5, "ms", False, _intake(1, 1, lambda one: one.p50_ms)),
+    _Bound("drain", 20_000, "records/s", True, _drain(lambda one: one.records_per_s)),
+    _Bound("peak memory while draining", 120, "MiB", False, _drain(lambda one: one.peak_mib)),
+    _Bound("peak memory, large backlog to small", FLAT_RATIO, "×", False, _flatness),
+    _Bound("ready with the backlog", 2, "s", False, _drain(lambda one: one.ready_s)),
+    _Bound("written per event, one a commit", 8, "kB", False, _written(1)),
+    _Bound("written per event, fifty a commit", 2, "kB", False, _written(50)),
+    _Bound("live p99 while draining", 2, "× without", False, lambda report: report.live.ratio if report.live else None),
+)

@@ -1,0 +1,342 @@
+"""[programs] → agent, cloud, generator. Starts what is measured, as anybody would, and ends it by its own pid.
+
+The box runs with its default settings. Everything it keeps lies in the folder that it is given.
+"""
+
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import msgspec
+
+from agent.bench import generator, machine
+from agent.bench.generator import Job, Outcome
+from agent.core.errors import NightsafeError
+from agent.core.status import Snapshot, from_json
+
+VENUE: Final = "bench"
+START_MAX_S: Final = 60.0
+"""How long a program may take until it says that it is ready."""
+STOP_MAX_S: Final = 20.0
+"""How long a program may take to end after SIGTERM; after it SIGKILL."""
+ANSWER_MAX_S: Final = 10.0
+"""How long one look at the box's status may take."""
+LOG_LINES_SHOWN: Final = 12
+"""Last lines of its log that a failed program is reported with."""
+
+
+class BenchFailed(NightsafeError):
+    """The measurement cannot be made, or would be void."""
+
+
+class Program:
+    """One program. Each line it prints goes to `log`, and to `hear` as it comes."""
+
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name = name
+        self._command = command
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, hear: Callable[[bytes], None]) -> None:
+        """Start it. It ends when this process is killed."""
+        guard = shutil.which("setpriv")
+        prefix = [guard, "--pdeathsig", "TERM", "--"] if guard else []
+        self._process = subprocess.Popen(
+            [*prefix, *self._command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us alone: we end it in order
+        )
+        self._reader = threading.Thread(target=self._listen, args=(hear,), name=f"{self.name}-log", daemon=True)
+        self._reader.start()
+
+    def _listen(self, hear: Callable[[bytes], None]) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        with self._log.open("ab", buffering=0) as log:
+            for line in self._process.stdout:
+                log.write(line)
+                hear(line)
+
+    def await_(self, event: threading.Event) -> None:
+        """Wait until `event`, or BenchFailed when the program ends before it or takes too long."""
+        assert self._process is not None
+        until_s = time.monotonic() + START_MAX_S
+        while not event.wait(0.02):
+            if self._process.poll() is not None:
+                raise self.failure(f"ended with {self._process.returncode}")
+            if time.monotonic() > until_s:
+                raise self.failure(f"was not ready after {START_MAX_S:.0f} s")
+
+    def check(self) -> None:
+        """BenchFailed when it does not live any more."""
+        if self._process is not None and self._process.poll() is not None:
+            raise self.failure(f"ended with {self._process.returncode}")
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send `number`, then SIGKILL to one that does not heed it; returns when it has ended."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_MAX_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._reader is not None:
+            self._reader.join(1.0)
+        self._process = None
+
+    def failure(self, text: str) -> BenchFailed:
+        """An error about this program that carries the end of its log."""
+        with suppress(OSError):
+            tail = self._log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+            text += ". It said last:" + "".join(f"\n    {line}" for line in tail)
+        return BenchFailed("program_failed", f"{self.name} {text}", "Run the measurement again when that is cured.")
+
+
+class Mark(NamedTuple):
+    """Where the box stood at one moment."""
+
+    at_s: float
+    cpu_s: float
+    written: machine.Written
+    last: int
+    commits: int
+    host: machine.HostTime
+
+
+class Box:
+    """One agent over the state in `directory`/state. A context manager: leaving it ends the agent."""
+
+    def __init__(self, directory: Path, cloud_url: str) -> None:
+        directory.mkdir(exist_ok=True)
+        self.state = directory / "state"
+        self._config = directory / "nightsafe.toml"
+        self._config.write_text(
+            _SETTINGS.format(venue=VENUE, state=_quoted(self.state), cloud=cloud_url), encoding="utf-8"
+        )
+        command = [sys.executable, "-m", "agent", "run", "--config", str(self._config)]
+        self._program = Program("The agent", command, directory / "agent.log")
+        self._ready = threading.Event()
+        self._ready_s = 0.0
+        self._broker_pid: int | None = None
+        self._page: http.client.HTTPConnection | None = None
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._page is not None:
+            self._page.close()
+        self._program.end()
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
+
+    @property
+    def database(self) -> Path:
+        """The journal's file."""
+        return self.state / "journal.sqlite"
+
+    def start(self) -> float:
+        """Seconds from process start to ready."""
+        began_s = time.monotonic()
+        self._program.start(self._hear)
+        self._program.await_(self._ready)
+        return self._ready_s - began_s
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut for one process."""
+        self._program.end(signal.SIGKILL)
+
+    def _hear(self, line: bytes) -> None:
+        if b'"ready"' not in line and b'"broker_started"' not in line:
+            return
+        with suppress(msgspec.DecodeError):
+            facts: dict[str, Any] = msgspec.json.decode(line)
+            if facts.get("event") == "broker_started":
+                self._broker_pid = facts["pid"]
+            if facts.get("event") == "ready":
+                self._ready_s = time.monotonic()
+                self.port = int(facts["gate"].rpartition(":")[2])
+                address = facts["page"].removeprefix("http://").rstrip("/")
+                self._page = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
+                self._ready.set()
+
+    def status(self) -> Snapshot:
+        """What the box says of itself. BenchFailed when it does not answer."""
+        assert self._page is not None
+        try:
+            self._page.request("GET", "/api/v1/status")
+            return from_json(self._page.getresponse().read())
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+            self._program.check()
+            raise self._program.failure(f"does not answer: {error}") from error
+
+    def mark(self) -> Mark:
+        """Where it stands now."""
+        journal = self.status().details.journal
+        return Mark(
+            time.monotonic(),
+            machine.cpu_s(self.pid),
+            machine.written(self.pid),
+            int(journal.last),
+            journal.commits,
+            machine.host_time(),
+        )
+
+    def broker_cpu_s(self) -> float:
+        """CPU time of the broker that the agent started."""
+        with suppress(OSError):
+            return machine.cpu_s(self._broker_pid) if self._broker_pid else 0.0
+        return 0.0
+
+
+_SETTINGS: Final = """[venue]
+id = "{venue}"
+name = "Benchmark"
+location = "bench-1"
+
+[state]
+directory = {state}
+
+[gate]
+listen = ["127.0.0.1:0"]
+
+[devices]
+open = true
+
+[cloud]
+url = "{cloud}"
+
+[web]
+listen = "127.0.0.1:0"
+
+[logs]
+format = "json"
+"""
+
+
+def _quoted(path: Path) -> str:
+    """A path as TOML has a text; JSON's escapes are among TOML's."""
+    return msgspec.json.encode(str(path)).decode()
+
+
+class Cloud:
+    """The reference cloud over a ledger in `directory`. A context manager: entering it starts it, leaving it ends it."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        ledger = f"sqlite:{directory / 'cloud.db'}"
+        command = [sys.executable, "-m", "agent", "cloud", "serve", "--listen", "127.0.0.1:0", "--ledger", ledger]
+        self._program = Program("The cloud", command, directory / "cloud.log")
+        self._ready = threading.Event()
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._program.start(self._hear)
+        self._program.await_(self._ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.end()
+
+    @property
+    def cpu_s(self) -> float:
+        """Its CPU time so far."""
+        return machine.cpu_s(self._program.pid)
+
+    def _hear(self, line: bytes) -> None:
+        words = line.decode("utf-8", "replace").split()
+        if words[:4] == ["nightsafe", "cloud", "listens", "on"]:
+            self.url = words[4].rstrip(",")
+            self._ready.set()
+
+    def next(self, epoch: str) -> int:
+        """The first sequence that it lacks of an epoch: it has committed everything before, each rechash verified."""
+        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=ANSWER_MAX_S)
+        try:
+            connection.request("GET", f"/v1/venues/{VENUE}/streams/{epoch}", headers={"Authorization": "Bearer bench"})
+            return int(msgspec.json.decode(connection.getresponse().read())["next"])
+        except (OSError, http.client.HTTPException, msgspec.DecodeError, KeyError) as error:
+            raise self._program.failure(f"does not answer: {error}") from error
+        finally:
+            connection.close()
+
+
+class Load:
+    """One run of the generator. Use as a context manager; `begun`, `ended` and `outcome` wait, in this order."""
+
+    def __init__(self, job: Job) -> None:
+        command = [sys.executable, "-m", generator.__name__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._lines = self._process.stdout
+        self._process.stdin.write(msgspec.json.encode(job))
+        self._process.stdin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._lines.close()
+
+    def begun(self) -> None:
+        """Returns when the warm-up is over."""
+        self._expect(generator.MEASURING)
+
+    def ended(self) -> None:
+        """Returns when the measured span is over; what is in flight may still be acknowledged."""
+        self._expect(generator.MEASURED)
+
+    def outcome(self) -> Outcome:
+        """What the generator saw."""
+        return msgspec.json.decode(self._line(), type=Outcome)
+
+    def _expect(self, word: str) -> None:
+        line = self._line()
+        if line.strip() != word.encode():
+            raise BenchFailed("generator_confused", f"The generator said {line!r}.", "Run the measurement again.")
+
+    def _line(self) -> bytes:
+        line = self._lines.readline()
+        if line.startswith(b'{"error"'):
+            text = msgspec.json.decode(line)["error"]
+            raise BenchFailed("load_broken", f"The load was broken off: {text}.", "Its figures would be void.")
+        if not line:
+            raise BenchFailed("generator_gone", "The generator ended without an outcome.", "It has said why above.")
+        return line
+
+
+class NoCloud:
+    """The address of a cloud that is away: bound, so that nobody else gets it, and never listening."""
+
+    def __enter__(self) -> str:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
