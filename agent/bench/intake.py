@@ -31,7 +31,9 @@ def measure(plan: Plan, devices: int, window: int) -> Intake:
             seen = load.outcome()
     events, agent_s = after.last - before.last, after.cpu_s - before.cpu_s
     group = events / max(1, after.commits - before.commits)
-    bare = floor.group_commits(plan.work, floor.page_bytes(box.database), max(1, round(group)), _sample(plan), plan.floor_s)
+    bare = floor.group_commits(
+        plan.work, floor.page_bytes(box.database), max(1, round(group)), _sample(plan), plan.floor_s
+    )
     shutil.rmtree(plan.work / name)
     per_s = seen.acked / seen.seconds
     return Intake(

@@ -17,11 +17,12 @@ from agent.core import chain
 from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
 from agent.core.errors import Held, NightsafeError, Transient
 from agent.core.events import Event, Refusal
-from agent.core.facts import DeviceFacts, JournalFacts
+from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
 from agent.journal import book as books
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, Database
+from agent.journal.figures import journal_facts
 from agent.journal.fold import Fold, Stamp
 
 log = structlog.get_logger()
@@ -341,22 +342,7 @@ class Journal:
 
     def facts(self) -> JournalFacts:
         """The journal at this instant."""
-        book = self._book
-        devices = tuple(_device_facts(device) for device in list(book.devices.values()) if device.name != books.AGENT)
-        return JournalFacts(
-            epoch=book.epoch,
-            last=book.committed - book.base,
-            cursor=book.cursor - book.base,
-            safe=book.safe - book.base,
-            pending_count=book.committed - book.cursor,
-            pending_bytes=book.pending_bytes,
-            oldest_pending_at=to_text(book.oldest_ms) if book.oldest_ms is not None else None,
-            quarantined_count=book.quarantined_count,
-            committing=self._committing,
-            writable=self._writable,
-            commits_count=self._commits_count,
-            devices=devices,
-        )
+        return journal_facts(self._book, self._committing, self._writable, self._commits_count)
 
 
 def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
@@ -389,20 +375,3 @@ def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
     return item.size if type(item) is Refusal else 256
-
-
-def _device_facts(device: books.DeviceBook) -> DeviceFacts:
-    newest = device.newest
-    counted = newest is not None and newest.epoch is not None
-    return DeviceFacts(
-        device=device.name,
-        epoch=newest.epoch if newest else None,
-        stored=newest.tally.contiguous if newest and counted else None,
-        uploaded=min(newest.uploaded.contiguous, newest.tally.contiguous) if newest and counted else None,
-        gaps=tuple((gap.first, gap.last) for gap in newest.tally.gaps()) if newest else (),
-        refused_count=sum(len(counting.refused) for counting in list(device.epochs.values())),
-        stored_count=device.stored_count,
-        pending_count=device.stored_count - device.uploaded_count,
-        pending_bytes=device.stored_bytes - device.uploaded_bytes,
-        last_event_at=to_text(device.last_ms) if device.last_ms is not None else None,
-    )
