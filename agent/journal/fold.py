@@ -117,7 +117,11 @@ class Fold:
                 for gap in tuple(older.open_gaps):
                     self._end_gap(older, gap, "lost")
                     note_used_up(older, *gap)
-        return self.book.counting(self.connection, device, epoch)
+        newest = device.newest
+        counting = self.book.counting(self.connection, device, epoch)
+        if newest is not None and device.newest is not newest:
+            self.touched.add(newest)  # its receipt moves to the older epochs' topic
+        return counting
 
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None

@@ -1,0 +1,60 @@
+"""Machines for the integration tests: one box and one cloud for all tests that leave them as they are, and new ones."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.integration.machine import Box, CloudServer
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[CloudServer]:
+    """A running reference cloud that several tests share."""
+    server = CloudServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def box(cloud: CloudServer) -> Iterator[Box]:
+    """A running agent that several tests share: each takes names of its own, and none stops it or breaks its parts."""
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
+        pytest.skip("mosquitto is not installed")
+    shared = Box(cloud.url)
+    try:
+        yield shared.start()
+        assert shared.stop() == 0, shared.text
+        assert "Traceback" not in shared.text, shared.text
+    finally:
+        shared.close()
+
+
+@pytest.fixture
+def new_cloud() -> Iterator[Callable[[], CloudServer]]:
+    """Makes clouds of the test's own, not started yet."""
+    with ExitStack() as stack:
+
+        def make() -> CloudServer:
+            made = CloudServer()
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def new_box() -> Iterator[Callable[..., Box]]:
+    """Makes boxes of the test's own, not started yet: `new_box(cloud_url, gate={…})`."""
+    with ExitStack() as stack:
+
+        def make(cloud_url: str = "http://127.0.0.1:9", **settings: dict[str, Any]) -> Box:
+            made = Box(cloud_url, settings)
+            stack.callback(made.close)
+            return made
+
+        yield make
