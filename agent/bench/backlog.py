@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from agent.bench.generator import Job
+from agent.bench.load import Load
 from agent.bench.plan import DEVICES, Plan, now_ms
-from agent.bench.programs import BenchFailed, Box, Load, NoCloud
+from agent.bench.programs import BenchFailed, Box, NoCloud
 
 WINDOW: Final = 32
 ROUND_PER_DEVICE: Final = 10_000
@@ -44,7 +45,9 @@ class Backlog:
             stored = int(box.status().details.journal.last)
             if stored != self.records:
                 text = f"The journal has {stored} records after {self.records} events were acknowledged."
-                raise BenchFailed("backlog_differs", text, "Look into it before you measure: records are missing or extra.")
+                raise BenchFailed(
+                    "backlog_differs", text, "Look into it before you measure: records are missing or extra."
+                )
             box.kill()
 
     def _fill(self, box: Box, count: int) -> None:
@@ -68,5 +71,7 @@ class Backlog:
         needed = int(records * RECORD_BYTES * 3 * SPARE_RATIO)
         free = shutil.disk_usage(self._plan.work).free
         if free < needed:
-            text = f"A backlog of {records:,} records needs about {needed // 2**20:,} MiB free, there are {free // 2**20:,}."
+            text = (
+                f"A backlog of {records:,} records needs {needed // 2**20:,} MiB of disk, {free // 2**20:,} are free."
+            )
             raise BenchFailed("no_room", text, "Ask for less with --backlog, or choose a larger disk with --directory.")

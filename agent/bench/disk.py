@@ -7,8 +7,9 @@ from agent.bench import machine, wal
 from agent.bench.facts import Disk
 from agent.bench.floor import page_bytes
 from agent.bench.frames import deck
+from agent.bench.load import Load
 from agent.bench.plan import SAMPLE_EVENTS, Plan, now_ms
-from agent.bench.programs import Box, Load, NoCloud
+from agent.bench.programs import Box, NoCloud
 
 PER_COMMIT: Final = (1, 50)
 """Events in one commit: one till alone, and a burst after an outage of the till's own network."""
@@ -20,7 +21,7 @@ def measure(plan: Plan, wanted: int) -> Disk:
     name = f"disk-{wanted}"
     with NoCloud() as cloud_url, Box(plan.work / name, cloud_url) as box:
         box.start()
-        with Load(plan.pressed(box.port, 1, wanted, plan.disk_s, bursts=True)) as load:
+        with Load(plan.pressed(box.port, 1, wanted, bursts=True)) as load:
             load.begun()
             device_before = machine.device_written_bytes(plan.work)
             broker_s, before = box.broker_cpu_s(), box.mark()

@@ -1,4 +1,4 @@
-"""[drain] A backlog sent to the reference cloud: how fast, in how much memory, and how soon the box was ready with it."""
+"""[drain] A backlog sent to the reference cloud: how fast, in how much memory, how soon the box was ready."""
 
 import time
 from contextlib import nullcontext

@@ -1,12 +1,14 @@
-"""[facts] What a run of the benchmarks found, as values: the shape of `--json`, and the aims it is held against.
+"""[facts] What a run of the benchmarks found, as values: the shape of `--json`.
 
 Times are in the unit of their name; rates are per second of wall clock; MiB are 1,048,576 bytes.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+
+GENERATOR_SHARE_MAX: Final = 0.9
+"""Share of one core above which the generator is the brake."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -165,67 +167,3 @@ class Report(msgspec.Struct, frozen=True):
     drain: tuple[Drain, ...]
     live: Live | None
     aims: tuple[Aim, ...]
-
-
-GENERATOR_SHARE_MAX: Final = 0.9
-"""Share of one core above which the generator is the brake."""
-FLAT_RATIO: Final = 1.1
-"""Peak memory counts as flat when the large backlog's is at most this many times the small one's."""
-
-
-class _Bound(NamedTuple):
-    name: str
-    bound: float
-    unit: str
-    at_least: bool
-    find: Callable[["Report"], float | None]
-
-
-def aims(report: Report) -> tuple[Aim, ...]:
-    """Every aim whose figure the report has."""
-    return tuple(_judged(report))
-
-
-def _judged(report: Report) -> Iterator[Aim]:
-    for bound in _BOUNDS:
-        figure = bound.find(report)
-        if figure is not None:
-            met = figure >= bound.bound if bound.at_least else figure <= bound.bound
-            sign = "≥" if bound.at_least else "≤"
-            yield Aim(bound.name, f"{sign} {bound.bound:,g}", round(figure, 3), bound.unit, met)
-
-
-def _intake(devices: int, window: int, find: Callable[[Intake], float]) -> Callable[[Report], float | None]:
-    def look(report: Report) -> float | None:
-        return next((find(one) for one in report.intake if (one.devices, one.window) == (devices, window)), None)
-
-    return look
-
-
-def _written(wanted: int) -> Callable[[Report], float | None]:
-    return lambda report: next((one.written / 1000 for one in report.disk if one.wanted_per_commit == wanted), None)
-
-
-def _drain(find: Callable[[Drain], float]) -> Callable[[Report], float | None]:
-    return lambda report: find(report.drain[-1]) if report.drain else None
-
-
-def _flatness(report: Report) -> float | None:
-    if len(report.drain) < 2:
-        return None
-    return report.drain[-1].peak_mib / report.drain[0].peak_mib
-
-
-_BOUNDS: Final = (
-    _Bound("acknowledged at 20 × 8", 25_000, "events/s", True, _intake(20, 8, lambda one: one.events_per_s)),
-    _Bound("acknowledged at 20 × 32", 35_000, "events/s", True, _intake(20, 32, lambda one: one.events_per_s)),
-    _Bound("p99 at 20 × 8", 25, "ms", False, _intake(20, 8, lambda one: one.p99_ms)),
-    _Bound("p50 at 1 × 1", 1.5, "ms", False, _intake(1, 1, lambda one: one.p50_ms)),
-    _Bound("drain", 20_000, "records/s", True, _drain(lambda one: one.records_per_s)),
-    _Bound("peak memory while draining", 120, "MiB", False, _drain(lambda one: one.peak_mib)),
-    _Bound("peak memory, large backlog to small", FLAT_RATIO, "×", False, _flatness),
-    _Bound("ready with the backlog", 2, "s", False, _drain(lambda one: one.ready_s)),
-    _Bound("written per event, one a commit", 8, "kB", False, _written(1)),
-    _Bound("written per event, fifty a commit", 2, "kB", False, _written(50)),
-    _Bound("live p99 while draining", 2, "× without", False, lambda report: report.live.ratio if report.live else None),
-)

@@ -90,7 +90,7 @@ _EVENTS: Final = (
 
 
 class Deck(NamedTuple):
-    """One device's frames in the order of their sequence: frame n lies at `offsets[n]` to `offsets[n + 1]` of `block`."""
+    """One device's frames in the order of their sequence: frame n is `block[offsets[n]:offsets[n + 1]]`."""
 
     block: bytes | bytearray
     offsets: "array[int]"
@@ -191,7 +191,7 @@ def _template(device: str, epoch: str, level: int, kind: str, data: str) -> _Tem
 
 @lru_cache(maxsize=64)
 def _counted(first: int, count: int, stays: int, symbols: bytes) -> bytes:
-    """One digit of the numbers `first` … `first + count - 1`: it stays for `stays` numbers, then takes its next value."""
+    """One digit of the numbers `first` … `first + count - 1`; it keeps each of its values for `stays` numbers."""
     period = stays * len(symbols)
     if period <= count:
         pattern = b"".join(symbols[value : value + 1] * stays for value in range(len(symbols)))

@@ -1,4 +1,4 @@
-"""frames → [generator] → gate. A process of its own that sends what was made beforehand, and notes when each is acknowledged.
+"""frames → [generator] → gate. A process of its own: sends what was made beforehand, notes when each is told.
 
 `python -m agent.bench.generator`: a job as JSON on standard input; on standard output a line when the measuring begins,
 one when it ends, and the outcome as JSON. Sockets without asyncio, one system call for each batch: it must not be the
@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -126,10 +127,8 @@ class Lane:
     def flush(self) -> None:
         """Write what was sent and not yet taken by the kernel."""
         end = self._offsets[self.sent_count]
-        try:
+        with suppress(BlockingIOError):
             self._at += self._sock.send(self._view[self._at : end])
-        except BlockingIOError:
-            pass
         blocked = self._at < end
         if blocked != self._blocked:
             self._blocked = blocked

@@ -1,4 +1,4 @@
-"""[intake] Durable acknowledged events a second and their latency, each point on a fresh journal with the cloud away."""
+"""[intake] Durable acknowledged events a second and their latency, each on a fresh journal with the cloud away."""
 
 import shutil
 from contextlib import nullcontext
@@ -7,9 +7,10 @@ from typing import Final
 from agent.bench import floor, machine
 from agent.bench.facts import Intake
 from agent.bench.frames import deck
+from agent.bench.load import Load
 from agent.bench.plan import DEVICES, SAMPLE_EVENTS, Plan, now_ms
 from agent.bench.profile import Profile
-from agent.bench.programs import Box, Load, NoCloud
+from agent.bench.programs import Box, NoCloud
 
 POINTS: Final = ((1, 1), (DEVICES, 1), (DEVICES, 8), (DEVICES, 32))
 """Devices, and events in flight for each."""
@@ -17,12 +18,12 @@ POINTS: Final = ((1, 1), (DEVICES, 1), (DEVICES, 8), (DEVICES, 32))
 
 def measure(plan: Plan, devices: int, window: int) -> Intake:
     """One point, and the floor for the group size that it had."""
-    plan.say(f"intake: {devices} × {window} in flight")
+    plan.say(f"intake: {devices} x {window} in flight")
     name = f"intake-{devices}x{window}"
     with NoCloud() as cloud_url, Box(plan.work / name, cloud_url) as box:
         box.start()
         profile = Profile(box.pid, plan.directory / f"{name}.profile") if plan.profile else None
-        with Load(plan.pressed(box.port, devices, window, plan.seconds)) as load:
+        with Load(plan.pressed(box.port, devices, window)) as load:
             load.begun()
             broker_s, before = box.broker_cpu_s(), box.mark()
             with profile or nullcontext():
@@ -32,7 +33,7 @@ def measure(plan: Plan, devices: int, window: int) -> Intake:
     events, agent_s = after.last - before.last, after.cpu_s - before.cpu_s
     group = events / max(1, after.commits - before.commits)
     bare = floor.group_commits(
-        plan.work, floor.page_bytes(box.database), max(1, round(group)), _sample(plan), plan.floor_s
+        plan.work, floor.page_bytes(box.database), max(1, round(group)), _sample(plan), plan.times.floor_s
     )
     shutil.rmtree(plan.work / name)
     per_s = seen.acked / seen.seconds

@@ -8,11 +8,11 @@ from agent.bench import machine
 from agent.bench.drain import LOOK_INTERVAL_S, watch
 from agent.bench.facts import Live, Noise
 from agent.bench.generator import Job, Outcome
+from agent.bench.load import Load
 from agent.bench.plan import DEVICES, Plan, now_ms
-from agent.bench.programs import BenchFailed, Box, Cloud, Load
+from agent.bench.programs import BenchFailed, Box, Cloud
 
 RATE_PER_S: Final = 200.0
-WARM_UP_S: Final = 2.0
 BEGIN_MAX_S: Final = 30.0
 """How long the drain may take to begin."""
 
@@ -26,16 +26,15 @@ class _Span(NamedTuple):
 
 
 def measure(plan: Plan, directory: Path, records: int) -> Live:
-    """Sell while a journal of `records` drains, let it end, and sell again on the same agent. The journal is used up."""
+    """Sell while a journal of `records` drains, then without, on the same agent. The journal is used up."""
     plan.say(f"live: {RATE_PER_S:.0f} events/s while {records:,} records drain")
     with Cloud(directory) as cloud, Box(directory, cloud.url) as box:
         box.start()
         _until_moving(box)
-        begin_ms = now_ms()
-        draining = _sell(plan, cloud, box, begin_ms, 1)
-        watch(box, records)
+        draining = _sell(plan, cloud, box)
+        watch(box, box.mark().last)
         plan.say(f"live: {RATE_PER_S:.0f} events/s without a backlog")
-        alone = _sell(plan, cloud, box, begin_ms, _count(plan) + 1)
+        alone = _sell(plan, cloud, box)
     return Live(
         rate_per_s=RATE_PER_S,
         p50_draining_ms=draining.outcome.p50_ms,
@@ -53,19 +52,19 @@ def measure(plan: Plan, directory: Path, records: int) -> Live:
     )
 
 
-def _sell(plan: Plan, cloud: Cloud, box: Box, since_ms: int, first: int) -> _Span:
-    """Devices of their own epoch: what they sell now is new to the journal."""
+def _sell(plan: Plan, cloud: Cloud, box: Box) -> _Span:
+    """Sell by the clock, in a new epoch of each device."""
+    times = plan.times
     job = Job(
         port=box.port,
         level=plan.level,
         devices=DEVICES,
         window=1,
-        count=_count(plan),
-        since_ms=since_ms,
-        first=first,
+        count=int(RATE_PER_S * (times.live_warm_up_s + times.live_s + 1) / DEVICES) + 1,
+        since_ms=now_ms(),
         rate_per_s=RATE_PER_S,
-        warm_up_s=WARM_UP_S,
-        measure_s=plan.live_s,
+        warm_up_s=times.live_warm_up_s,
+        measure_s=times.live_s,
     )
     with Load(job) as load:
         load.begun()
@@ -77,11 +76,6 @@ def _sell(plan: Plan, cloud: Cloud, box: Box, since_ms: int, first: int) -> _Spa
     own_s = others_s + after.cpu_s - before.cpu_s + outcome.cpu_s
     noise = machine.noise(before.host, after.host, own_s)
     return _Span(outcome, noise, drained, after.at_s - before.at_s, after.last - cursor - drained)
-
-
-def _count(plan: Plan) -> int:
-    """Frames for each device, with some to spare."""
-    return int(RATE_PER_S * (WARM_UP_S + plan.live_s + 1) / DEVICES) + 1
 
 
 def _cursor(box: Box) -> int:

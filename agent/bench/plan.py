@@ -19,6 +19,24 @@ PREPARED_ALONE_PER_S: Final = 10_000
 """The same for one device with one event in flight."""
 
 
+class Times(NamedTuple):
+    """How long each thing is measured, in seconds, after its warm-up."""
+
+    warm_up_s: float
+    point_s: float
+    floor_s: float
+    live_warm_up_s: float
+    live_s: float
+
+    def with_seconds(self, seconds: float | None) -> "Times":
+        """The same with points of `seconds`; None leaves them as they are."""
+        return self if seconds is None else self._replace(point_s=seconds)
+
+
+TIMES: Final = Times(warm_up_s=2.0, point_s=8.0, floor_s=3.0, live_warm_up_s=3.0, live_s=20.0)
+QUICK_TIMES: Final = Times(warm_up_s=0.3, point_s=1.0, floor_s=0.3, live_warm_up_s=0.3, live_s=1.0)
+
+
 class Plan(NamedTuple):
     """One run. `directory` lies on the disk to be measured and keeps the results, `work` in it goes when all is done.
 
@@ -28,11 +46,7 @@ class Plan(NamedTuple):
     directory: Path
     work: Path
     parts: tuple[Part, ...]
-    seconds: float
-    warm_up_s: float
-    floor_s: float
-    disk_s: float
-    live_s: float
+    times: Times
     backlog: int
     level: int
     quick: bool
@@ -44,19 +58,20 @@ class Plan(NamedTuple):
         """The backlog that the large one's memory is compared with."""
         return self.backlog // 10
 
-    def pressed(self, port: int, devices: int, window: int, seconds: float, *, bursts: bool = False) -> Job:
-        """A closed loop for one point: warm-up, then `seconds`."""
+    def pressed(self, port: int, devices: int, window: int, *, bursts: bool = False) -> Job:
+        """A closed loop for one point: warm-up, then the measured span."""
         per_s = min(PREPARED_PER_S_MAX, PREPARED_ALONE_PER_S * devices * window)
+        span_s = self.times.warm_up_s + self.times.point_s
         return Job(
             port=port,
             level=self.level,
             devices=devices,
             window=window,
-            count=int(per_s * (self.warm_up_s + seconds) / devices) + window,
+            count=int(per_s * span_s / devices) + window,
             since_ms=now_ms(),
             bursts=bursts,
-            warm_up_s=self.warm_up_s,
-            measure_s=seconds,
+            warm_up_s=self.times.warm_up_s,
+            measure_s=self.times.point_s,
         )
 
 

@@ -1,4 +1,4 @@
-"""[programs] → agent, cloud, generator. Starts what is measured, as anybody would, and ends it by its own pid.
+"""[programs] → agent, cloud. Starts what is measured, as anybody would, and ends it by its own pid.
 
 The box runs with its default settings. Everything it keeps lies in the folder that it is given.
 """
@@ -18,8 +18,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from agent.bench import generator, machine
-from agent.bench.generator import Job, Outcome
+from agent.bench import machine
 from agent.core.errors import NightsafeError
 from agent.core.status import Snapshot, from_json
 
@@ -68,7 +67,8 @@ class Program:
         self._reader.start()
 
     def _listen(self, hear: Callable[[bytes], None]) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         with self._log.open("ab", buffering=0) as log:
             for line in self._process.stdout:
                 log.write(line)
@@ -281,53 +281,6 @@ class Cloud:
             raise self._program.failure(f"does not answer: {error}") from error
         finally:
             connection.close()
-
-
-class Load:
-    """One run of the generator. Use as a context manager; `begun`, `ended` and `outcome` wait, in this order."""
-
-    def __init__(self, job: Job) -> None:
-        command = [sys.executable, "-m", generator.__name__]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._lines = self._process.stdout
-        self._process.stdin.write(msgspec.json.encode(job))
-        self._process.stdin.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        self._lines.close()
-
-    def begun(self) -> None:
-        """Returns when the warm-up is over."""
-        self._expect(generator.MEASURING)
-
-    def ended(self) -> None:
-        """Returns when the measured span is over; what is in flight may still be acknowledged."""
-        self._expect(generator.MEASURED)
-
-    def outcome(self) -> Outcome:
-        """What the generator saw."""
-        return msgspec.json.decode(self._line(), type=Outcome)
-
-    def _expect(self, word: str) -> None:
-        line = self._line()
-        if line.strip() != word.encode():
-            raise BenchFailed("generator_confused", f"The generator said {line!r}.", "Run the measurement again.")
-
-    def _line(self) -> bytes:
-        line = self._lines.readline()
-        if line.startswith(b'{"error"'):
-            text = msgspec.json.decode(line)["error"]
-            raise BenchFailed("load_broken", f"The load was broken off: {text}.", "Its figures would be void.")
-        if not line:
-            raise BenchFailed("generator_gone", "The generator ended without an outcome.", "It has said why above.")
-        return line
 
 
 class NoCloud:

@@ -4,6 +4,7 @@ Reads the wal-index (walformat.html, 2.1: `mxFrame` in the first header, the sal
 no lock and writes nothing.
 """
 
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ def look(shm: Path) -> Log:
     """The log behind a wal-index file."""
     with shm.open("rb", buffering=0) as file:
         header = file.read(_HEADER_BYTES)
-    return Log(int.from_bytes(header[_FRAMES_AT], "little"), header[_SALT_AT])
+    return Log(int.from_bytes(header[_FRAMES_AT], sys.byteorder), header[_SALT_AT])
 
 
 class Counter:
@@ -46,7 +47,9 @@ class Counter:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
 

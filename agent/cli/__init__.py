@@ -35,6 +35,7 @@ FAMILIES: Final = {
     "queue": Family("agent.cli.queue:app", "What waits for the cloud, and what was refused."),
     "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),
     "simulate": Family("agent.cli.simulate:simulate", "Simulated tills that sell."),
+    "bench": Family("agent.cli.bench:command", "Measure this machine: intake, disk, drain, memory, start."),
     "cloud": Family("agent.cli.cloud:app", "The reference cloud: serve it, export what it holds."),
 }
 

@@ -212,9 +212,10 @@ def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
             digest = content_digest(seen.type, seen.data, seen.data_base64)
             counting.device.recent[seen.id] = (digest, position)
     for epoch_row, sequence in connection.execute(SQL["read_quarantine_since"], (book.watermark,)):
-        if sequence is not None:
-            note_used_up(book.epochs[epoch_row], sequence, sequence)
-            book.touched.add(book.epochs[epoch_row])
+        counting = book.epochs[epoch_row]
+        if sequence is not None and not counting.tally.holds(sequence):
+            note_used_up(counting, sequence, sequence)
+            book.touched.add(counting)
 
 
 def note_stored(counting: EpochBook, sequence: int | None, recorded_ms: int, size: int) -> Place | None:

@@ -115,8 +115,7 @@ class Fold:
         if epoch is not None:
             for older in device.epochs.values():
                 for gap in tuple(older.open_gaps):
-                    self._end_gap(older, gap, "lost")
-                    note_used_up(older, *gap)
+                    self._lose_gap(older, gap)
         newest = device.newest
         counting = self.book.counting(self.connection, device, epoch)
         if newest is not None and device.newest is not newest:
@@ -153,8 +152,17 @@ class Fold:
         ):
             self._end_gap(counting, gap, "closed")
 
+    def _lose_gap(self, counting: EpochBook, gap: Gap) -> None:
+        """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
+        opened_ms = counting.open_gaps.pop(gap)
+        self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
+        for hole in [hole for hole in counting.tally.gaps() if gap.first <= hole.first <= gap.last]:
+            self.connection.execute(SQL["open_gap"], (counting.id, hole.first, hole.last, opened_ms))
+            self._end_gap(counting, hole, "lost")
+            note_used_up(counting, *hole)
+
     def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
-        del counting.open_gaps[gap]
+        counting.open_gaps.pop(gap, None)
         self.connection.execute(SQL["end_gap"], (state, counting.id, gap.first))
         self._own(f"nightsafe.gap.{state}", _gap_data(counting, gap))
         self.book.touched.add(counting)
@@ -196,6 +204,8 @@ class Fold:
 
     def _use_up(self, counting: EpochBook, sequence: int) -> None:
         place = counting.tally.add(sequence)
+        if place is Place.REUSED:
+            return  # a record has it, and it is uploaded with that
         counting.uploaded.add_range(sequence, sequence)
         if place is Place.AHEAD:
             self._open_gap(counting, sequence)

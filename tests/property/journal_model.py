@@ -41,9 +41,7 @@ Thing = Sent | Told
 def an_event(device: str, id: str, epoch: str | None, sequence: int | None, content: str, time: str = "x") -> Sent:
     """An event that must be stored, or be a duplicate or a conflict of one before it."""
     place = f'"epoch":"{epoch}","sequence":"{sequence}",' if epoch is not None else ""
-    payload = (
-        f'{{"specversion":"1.0","id":"{id}","source":"/{device}","type":"pos.test.made","time":"{time}",{place}"data":{content}}}'
-    )
+    payload = f'{{"specversion":"1.0","id":"{id}","source":"/{device}","type":"pos.test.made","time":"{time}",{place}"data":{content}}}'
     return Sent(device, payload.encode(), id, epoch, sequence, content)
 
 
@@ -117,7 +115,12 @@ class Model:
         self.contents[thing.device, thing.id] = thing.content
         self.records.append(Entry(thing.device, thing.epoch, thing.sequence, thing.payload))
         if thing.sequence is not None and not self._account(thing.device, thing.epoch, counting, thing.sequence):
-            data = {"condition": "sequence_reused", "device": thing.device, "sequence": str(thing.sequence), "id": thing.id}
+            data = {
+                "condition": "sequence_reused",
+                "device": thing.device,
+                "sequence": str(thing.sequence),
+                "id": thing.id,
+            }
             self._own("nightsafe.condition.raised", data)
         return Outcome.STORED
 
@@ -127,7 +130,9 @@ class Model:
         They differ only where one sequence was used twice, once refused and once stored.
         """
         counting = self.countings[device][epoch]
-        mine = [(at, entry) for at, entry in enumerate(self.records, 1) if (entry.device, entry.epoch) == (device, epoch)]
+        mine = [
+            (at, entry) for at, entry in enumerate(self.records, 1) if (entry.device, entry.epoch) == (device, epoch)
+        ]
         up = {entry.sequence for at, entry in mine if at <= self.cursor and entry.sequence is not None}
         waiting = {entry.sequence for at, entry in mine if at > self.cursor and entry.sequence is not None}
         either = up | counting.without_record

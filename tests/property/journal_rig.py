@@ -199,4 +199,14 @@ def read_rows(folder: Path) -> list[Row]:
     return [Row(at, device, epoch or None, sequence, ms, event) for at, device, epoch, sequence, ms, event, *_ in rows]
 
 
-__all__ = ["COMMIT_EVENTS_MAX", "PROJECT_EVENTS", "Rig", "Row", "Stored", "Ticking", "copy_files", "read_rows", "straight"]
+__all__ = [
+    "COMMIT_EVENTS_MAX",
+    "PROJECT_EVENTS",
+    "Rig",
+    "Row",
+    "Stored",
+    "Ticking",
+    "copy_files",
+    "read_rows",
+    "straight",
+]

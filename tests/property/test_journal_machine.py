@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -37,7 +38,11 @@ KINDS = ("new",) * 6 + ("again", "again", "conflict", "refused", "refused_again"
 PLACES = ("next",) * 5 + ("ahead", "ahead", "late", "late", "reused")
 
 wishes = st.tuples(
-    st.sampled_from(KINDS), st.sampled_from(DEVICES), st.sampled_from(EPOCHS), st.sampled_from(PLACES), st.integers(0, 99)
+    st.sampled_from(KINDS),
+    st.sampled_from(DEVICES),
+    st.sampled_from(EPOCHS),
+    st.sampled_from(PLACES),
+    st.integers(0, 99),
 )
 groups = st.lists(wishes, min_size=1, max_size=6)
 Wish = tuple[str, str, str | None, str, int]
@@ -291,7 +296,16 @@ class JournalMachine(RuleBasedStateMachine):
         return top + 1 + (1 + chance % 3 if place == "ahead" else 0)
 
 
-JournalMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestJournalAgainstAList = JournalMachine.TestCase
+def bounds(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+class TestTheJournalIsAList(JournalMachine.TestCase):  # type: ignore[misc, name-defined]
+    settings = bounds(40, 25)
+
+
+@pytest.mark.long
+class TestTheJournalIsALongList(JournalMachine.TestCase):  # type: ignore[misc, name-defined]
+    settings = bounds(400, 60)
