@@ -97,6 +97,6 @@ def steady_per_s(samples: list[Sample], records: int) -> float:
 def _check_arrived(cloud: Cloud, box: Box, records: int) -> None:
     """The cloud has committed them all, and found each rechash right."""
     next_ = cloud.next(box.status().details.journal.epoch)
-    if next_ != records + 1:
+    if next_ <= records:
         text = f"The agent says {records:,} records are up, the cloud lacks {next_:,}."
-        raise BenchFailed("not_arrived", text, "Look into it before you measure.")
+        raise BenchFailed("not_arrived", text, "Look into it before you measure anything.")

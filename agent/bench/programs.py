@@ -242,7 +242,7 @@ def _quoted(path: Path) -> str:
 
 
 class Cloud:
-    """The reference cloud over a ledger in `directory`. A context manager: entering it starts it, leaving it ends it."""
+    """The reference cloud over a ledger in `directory`. A context manager: it runs while the context lasts."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ from agent.bench.facts import Drain, Live, Report
 from agent.bench.plan import Plan, now_ms
 from agent.core.instants import to_text
 
-RECORDS_MIN_SMALL: Final = 1_000
-"""A smaller backlog than this says nothing about memory."""
+SMALL_MIN: Final = 10_000
+"""A smaller backlog than this says nothing about memory, and is not measured."""
 
 
 def run(plan: Plan) -> Report:
@@ -49,7 +49,7 @@ def run(plan: Plan) -> Report:
 def _with_backlog(plan: Plan) -> tuple[tuple[Drain, ...], Live | None]:
     backlog = Backlog(plan)
     drains: list[Drain] = []
-    if "drain" in plan.parts and plan.backlog_small >= RECORDS_MIN_SMALL:
+    if "drain" in plan.parts and plan.backlog_small >= SMALL_MIN:
         backlog.grow(plan.backlog_small)
         drains.append(_drained(plan, backlog, "drain-small"))
     backlog.grow(plan.backlog)

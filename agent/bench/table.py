@@ -70,7 +70,7 @@ def _intake(points: Sequence[Intake]) -> Table:
 
 
 def _floors(report: Report) -> Table:
-    table = _table("Floor: bare sqlite3, same bytes, WAL, synchronous=FULL", "rows a commit", "rows/s", "commits/s")
+    table = _table("Floor: bare sqlite3, same bytes", "rows a commit", "rows/s", "commits/s")
     floors: dict[int, Floor] = {one.floor.group: one.floor for one in report.intake}
     for group, floor in sorted(floors.items()):
         table.add_row(f"{group}", f"{floor.rows_per_s:,.0f}", f"{floor.commits_per_s:,.0f}")

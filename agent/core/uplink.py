@@ -128,9 +128,15 @@ def upload_answered(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
     return _settle(now, at_s, at_s, debounce_s)
 
 
-def upload_failed(uplink: Uplink, cause: UplinkCause, at_s: float, debounce_s: float) -> Uplink:
-    """An attempt to upload failed. It stands, whatever probes say, until an upload succeeds or is no longer wanted."""
-    now = msgspec.structs.replace(uplink, upload_failure=cause, blocked=_blocked_by(uplink, cause))
+def upload_failed(
+    uplink: Uplink, cause: UplinkCause, at_s: float, debounce_s: float, *, answered: bool = True
+) -> Uplink:
+    """An attempt to upload failed. It stands, whatever probes say, until an upload succeeds or is no longer wanted.
+
+    One that was not even `answered` speaks for offline at once; a probe may say more of the cause.
+    """
+    blocked = _blocked_by(uplink, cause) if answered else uplink.blocked or cause
+    now = msgspec.structs.replace(uplink, upload_failure=cause, blocked=blocked)
     return _settle(now, at_s, at_s, debounce_s)
 
 

@@ -160,6 +160,7 @@ log_type error
 log_type warning
 listener 0 {self.socket}
 use_username_as_clientid true
+max_topic_alias 0
 """
 
 

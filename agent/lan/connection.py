@@ -15,7 +15,7 @@ import structlog
 from agent.core.arrivals import Item, Outcome
 from agent.core.events import DEVICE_PATTERN, Refusal
 from agent.lan import packets
-from agent.lan.packets import Malformed
+from agent.lan.packets import Malformed, ProtocolError
 from agent.lan.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Hold(IntFlag):
     ROOM = 4
     UPSTREAM = 8
     STOPPING = 16
+    UNREAD = 32
 
 
 class DeviceConnection(asyncio.Protocol):
@@ -64,12 +65,14 @@ class DeviceConnection(asyncio.Protocol):
         self._inflight = 0
         self._owned_qos2: set[bytes] = set()
         self._ended = False
+        self._drop_bytes = gate.limits.packet_drop_bytes
         self._deadline: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._unstored: asyncio.TimerHandle | None = None
         self._joining: asyncio.Task[None] | None = None
         self._connect: packets.Connect | None = None
         self._level = packets.V4
-        self._events_prefix = b"\xff"
+        self._events_prefix = b""
         self.device = ""
         self.peer = ""
 
@@ -86,7 +89,7 @@ class DeviceConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = Phase.CLOSING
         self._ended = True
-        for timer in (self._deadline, self._unstored):
+        for timer in (self._deadline, self._unstored, self._linger):
             if timer is not None:
                 timer.cancel()
         if self._joining is not None:
@@ -99,30 +102,39 @@ class DeviceConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The device has said all: what it sent is still stored, and acknowledged while it listens."""
-        self._ended = True
-        if self._inflight == 0 or self._phase is not Phase.OPEN:
+        if self._ended:
+            return True  # told again when reading goes on after a pause
+        if self._phase is Phase.NEW or self._phase is Phase.CLOSING or (self._phase is Phase.OPEN and self.idle):
             return False
-        if self._upstream is not None:
+        self._ended = True
+        self._abort_later()
+        if self._phase is Phase.OPEN and self._upstream is not None:
             self._upstream.close()
-        self._loop.call_later(self._limits.linger_s, self._transport.close)
         return True
 
     def data_received(self, data: bytes) -> None:
+        if self._phase is Phase.CLOSING:
+            return
         self._buffer = self._buffer + data if self._buffer else data
         if self._phase is Phase.OPEN:
             self._read_on()
         elif self._phase is Phase.NEW:
             self._guarded(self._read_connect)
-        elif self._phase is Phase.JOINING and len(self._buffer) > self._limits.preconnack_bytes_max:
-            self.hold(Hold.JOINING)
+        else:
+            self._note_partial(len(self._buffer))
+            if len(self._buffer) > self._limits.preconnack_bytes_max:
+                self.hold(Hold.JOINING)
 
     def pause_writing(self) -> None:
+        """The device does not read: neither the broker's packets nor acknowledgements may pile up for it."""
         if self._upstream is not None:
             self._upstream.pause()
+        self.hold(Hold.UNREAD)
 
     def resume_writing(self) -> None:
         if self._upstream is not None:
             self._upstream.resume()
+        self.release(Hold.UNREAD)
 
     # Joining ----------------------------------------------------------------------------------------------------------
 
@@ -138,9 +150,11 @@ class DeviceConnection(asyncio.Protocol):
         length, body = found
         if length > self._limits.connect_bytes_max:
             raise Malformed("the CONNECT is too large")
-        if len(buffer) < body + length:
+        self._note_partial(len(buffer))
+        if len(buffer) < body + length or self._phase is not Phase.NEW:
             return
         self._buffer = buffer[body + length :]
+        self._note_partial(len(self._buffer))
         self._level = packets.V5 if length > 6 and buffer[body + 6] == packets.V5 else packets.V4
         try:
             connect = packets.parse_connect(buffer[body : body + length])
@@ -188,6 +202,8 @@ class DeviceConnection(asyncio.Protocol):
         self._gate.opened(self)
         self.release(Hold.JOINING)
         self._read_on()
+        if self._ended:
+            self._loop.call_soon(self._finish)
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -201,12 +217,12 @@ class DeviceConnection(asyncio.Protocol):
         except Malformed as broken:
             self._gate.count("malformed")
             log.debug("connection_malformed", device=self.device, peer=self.peer, rule=str(broken))
-            self._close_saying(packets.MALFORMED_PACKET, str(broken))
+            self._close_saying(broken.reason, str(broken))
 
     def _read_packets(self) -> None:
         """Read whole packets off the buffer: events to ingest, everything else to the broker in one piece."""
         buffer, at, passed = self._buffer, 0, 0
-        end = len(buffer)
+        end, prefix = len(buffer), self._events_prefix
         if self._pass_left:
             at = min(self._pass_left, end)
             self._pass_left -= at
@@ -219,17 +235,17 @@ class DeviceConnection(asyncio.Protocol):
                 length, body = found
             stop = body + length
             kind = first >> 4
-            if length > self._limits.packet_drop_bytes:
+            if length > self._drop_bytes:
                 self._pass(buffer[passed:at])
                 self._too_large()
                 return
             if kind == packets.PUBLISH:
-                if buffer.startswith(self._events_prefix, body):
+                if prefix and buffer.startswith(prefix, body):
                     if stop > end:
                         break
                     if passed < at:
                         self._pass(buffer[passed:at])
-                    self._take_event(first, buffer, body + len(self._events_prefix), stop)
+                    self._take_event(first, buffer, body + len(prefix), stop)
                     at = passed = stop
                     if self._holds or self._phase is not Phase.OPEN:
                         break
@@ -278,9 +294,11 @@ class DeviceConnection(asyncio.Protocol):
             assert self._upstream is not None
             self._upstream.note_ping()
         elif kind == packets.CONNECT:
-            raise Malformed("a second CONNECT")
+            raise ProtocolError("a second CONNECT")
+        elif kind == 0:
+            raise Malformed("there is no packet type 0")
         else:
-            raise Malformed(f"a client does not send packet type {kind}")
+            raise ProtocolError(f"a client does not send packet type {kind}")
         if first & 0x0F != wanted:
             raise Malformed(f"packet type {kind} has wrong flags")
 
@@ -292,6 +310,8 @@ class DeviceConnection(asyncio.Protocol):
             at += 2
             if at > stop or packet_id == b"\0\0" or qos == 3:
                 raise Malformed("a PUBLISH without a packet id, or with QoS 3")
+        elif first & 8:
+            raise Malformed("a PUBLISH with QoS 0 is marked as a repetition")
         response = None
         if self._level == packets.V5:
             if at < stop and buffer[at] == 0:
@@ -302,6 +322,9 @@ class DeviceConnection(asyncio.Protocol):
                     self._close_saying(packets.TOPIC_ALIAS_INVALID, "topic aliases are not taken (maximum 0)")
                     return
                 response = properties if properties.response_topic else None
+        if stop - at > self._limits.event_drop_bytes:
+            self._too_large()
+            return
         self._inflight += 1
         if self._inflight >= self._limits.inflight_max:
             self.hold(Hold.INFLIGHT)
@@ -397,9 +420,8 @@ class DeviceConnection(asyncio.Protocol):
     def _finish(self) -> None:
         """The device has hung up: read what it still had sent, and close when all of it is acknowledged."""
         self._read_on()
-        if self._ended and self._inflight == 0 and not self._transport.is_closing():
-            self._flush()
-            self._transport.close()
+        if self._ended and self._inflight == 0 and self._phase is not Phase.CLOSING:
+            self.close()
 
     def _answer(self, qos: int, packet_id: bytes, item: Item, outcome: Outcome, good: bool) -> None:
         kind = packets.PUBACK if qos == 1 else packets.PUBREC
@@ -418,7 +440,7 @@ class DeviceConnection(asyncio.Protocol):
         self._acks.append(packet)
 
     def _flush(self) -> None:
-        if self._acks and not self._transport.is_closing():
+        if self._acks and self._phase is not Phase.CLOSING:
             self._transport.write(b"".join(self._acks))
         self._acks.clear()
         self._gate.settled.set()
@@ -458,7 +480,7 @@ class DeviceConnection(asyncio.Protocol):
 
     def from_upstream(self, data: bytes) -> None:
         """Bytes of the broker for the device."""
-        if not self._transport.is_closing():
+        if self._phase is not Phase.CLOSING:
             self._transport.write(data)
 
     def upstream_lost(self) -> None:
@@ -466,13 +488,14 @@ class DeviceConnection(asyncio.Protocol):
         if self._phase in (Phase.NEW, Phase.JOINING):
             self.not_joined()
             return
+        if self._phase is Phase.CLOSING:
+            return
         self._ended = True
         if self._inflight == 0:
-            self._flush()
-            self._transport.close()
+            self.close()
         else:
             self.hold(Hold.STOPPING)
-            self._loop.call_later(self._limits.linger_s, self._transport.close)
+            self._abort_later()
 
     @property
     def idle(self) -> bool:
@@ -485,21 +508,41 @@ class DeviceConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up after what is written has gone out."""
-        self._phase = Phase.CLOSING
         self._flush()
+        self._phase = Phase.CLOSING
         self._transport.close()
+        self._abort_later()
+
+    def _close_after(self, last: bytes) -> None:
+        """Hang up after these bytes. What the device is still sending is read and dropped, not answered by a reset
+        that would destroy them on their way."""
+        if self._phase is Phase.CLOSING or self._transport.is_closing():
+            return
+        self._flush()
+        self._transport.write(last)
+        if not self._transport.can_write_eof():
+            self.close()
+            return
+        self._phase = Phase.CLOSING
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._abort_later()
+        if self._upstream is not None:
+            self._upstream.close()
+
+    def _abort_later(self) -> None:
+        if self._linger is None:
+            self._linger = self._loop.call_later(self._limits.linger_s, self._transport.abort)
 
     def _refuse(self, reason: int, text: str) -> None:
         self._gate.count("connects_refused")
-        if not self._transport.is_closing():
-            self._transport.write(packets.refuse_connect(self._level, reason, text))
-        self.close()
+        self._close_after(packets.refuse_connect(self._level, reason, text))
 
     def _close_saying(self, reason: int, text: str) -> None:
-        if self._level == packets.V5 and self._phase is Phase.OPEN and not self._transport.is_closing():
-            self._flush()
-            self._transport.write(packets.disconnect(reason, self._told(text)))
-        self.close()
+        if self._level == packets.V5 and self._phase is Phase.OPEN:
+            self._close_after(packets.disconnect(reason, self._told(text)))
+        else:
+            self.close()
 
     def _too_large(self) -> None:
         self._gate.count("too_large")

@@ -46,9 +46,14 @@ class Limits(msgspec.Struct, frozen=True):
         return self.event_bytes_max + PACKET_OVERHEAD_BYTES
 
     @property
+    def event_drop_bytes(self) -> int:
+        """An event above this is no longer refused by name: whoever sends it is sent away."""
+        return 4 * self.event_bytes_max
+
+    @property
     def packet_drop_bytes(self) -> int:
         """A packet above this is not read at all."""
-        return 4 * self.event_bytes_max
+        return self.event_drop_bytes + PACKET_OVERHEAD_BYTES
 
     @property
     def connect_bytes_max(self) -> int:
@@ -207,9 +212,9 @@ class Gate:
 
     @staticmethod
     def events_prefix(device: str) -> bytes:
-        """How a PUBLISH to the device's events topic begins; bytes that no packet has when it may not send events."""
+        """How the body of a PUBLISH to the device's events topic begins; empty when it may not send events."""
         if not device_allowed(device):
-            return b"\xff\xff\xff"
+            return b""
         topic = f"pos/v1/{device}/events".encode()
         return len(topic).to_bytes(2, "big") + topic
 

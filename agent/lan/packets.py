@@ -42,11 +42,19 @@ _PROPERTY_SIZES: Final = {
 }  # fmt: skip
 _CONNECT_PROPERTIES: Final = frozenset({0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x26, 0x27})
 _WILL_PROPERTIES: Final = frozenset({0x01, 0x02, 0x03, 0x08, 0x09, 0x18, 0x26})
-_PUBLISH_PROPERTIES: Final = frozenset({0x01, 0x02, 0x03, 0x08, 0x09, 0x0B, 0x23, 0x26})
+_PUBLISH_PROPERTIES: Final = frozenset({0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26})
 
 
 class Malformed(Exception):
     """These bytes are no MQTT packet that the sender may send here. The text says which rule they break."""
+
+    reason = MALFORMED_PACKET
+
+
+class ProtocolError(Malformed):
+    """A packet that is well formed, but not allowed here and now."""
+
+    reason = PROTOCOL_ERROR
 
 
 class Unsupported(Exception):
@@ -58,7 +66,10 @@ class BadAuthentication(Exception):
 
 
 class Connect(NamedTuple):
-    """A CONNECT, parsed whole. `username` is None without one; `tells_problems` is Request Problem Information."""
+    """A CONNECT, parsed whole. `username` is None without one.
+
+    `tells_problems`: reason strings are wanted (Request Problem Information) and fit into the client's packets.
+    """
 
     level: int
     flags: int
@@ -153,7 +164,7 @@ class _Fields:
             if identifier not in allowed:
                 raise Malformed(f"property {identifier:#04x} does not belong here")
             if identifier in seen and identifier != _USER_PROPERTY:
-                raise Malformed(f"property {identifier:#04x} stands twice")
+                raise ProtocolError(f"property {identifier:#04x} stands twice")
             seen.add(identifier)
             yield identifier, inner.value(identifier)
 
@@ -202,10 +213,11 @@ def parse_connect(body: bytes) -> Connect:
         if _AUTHENTICATION_METHOD in found:
             raise BadAuthentication(as_text(found[_AUTHENTICATION_METHOD]))
         if found.get(_RECEIVE_MAXIMUM) == b"\0\0" or found.get(_MAXIMUM_PACKET_SIZE) == b"\0\0\0\0":
-            raise Malformed("a maximum is zero")
+            raise ProtocolError("a maximum is zero")
         if found.get(_REQUEST_PROBLEM_INFORMATION, b"\1") not in (b"\0", b"\1"):
-            raise Malformed("Request Problem Information is neither 0 nor 1")
-        tells_problems = found.get(_REQUEST_PROBLEM_INFORMATION) != b"\0"
+            raise ProtocolError("Request Problem Information is neither 0 nor 1")
+        room = int.from_bytes(found.get(_MAXIMUM_PACKET_SIZE, b"\xff\xff\xff\xff"), "big")
+        tells_problems = found.get(_REQUEST_PROBLEM_INFORMATION) != b"\0" and room >= ANSWER_BYTES_MAX
     client_id = fields.text()
     if flags & 0x04:
         if level == V5:
@@ -330,3 +342,5 @@ def _reason_properties(text: str) -> bytes:
 
 REASON_BYTES_MAX: Final = 512
 """Longest reason string that the gate sends, in bytes."""
+ANSWER_BYTES_MAX: Final = REASON_BYTES_MAX + 16
+"""Longest packet of the gate's own, in bytes."""

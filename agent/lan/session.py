@@ -17,6 +17,7 @@ from paho.mqtt.properties import Properties
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.errors import Transient
+from agent.core.events import device_allowed
 
 log = structlog.get_logger()
 
@@ -127,7 +128,9 @@ class Session:
         acknowledge = partial(self._acknowledge, client, message.mid, message.qos)
         payload = message.payload if isinstance(message.payload, bytes) else b""
         _, _, device, kind = str(message.topic).split("/", 3)
-        if kind == "state":
+        if not device_allowed(device):
+            acknowledge()  # without an access list anybody may write there: it is nobody's word
+        elif kind == "state":
             self._messages.state(device, payload)
             acknowledge()
         elif message.retain:

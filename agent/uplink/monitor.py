@@ -138,6 +138,8 @@ class Monitor:
         if failure != self._failure:
             self._failure = failure
             self._adopt(_with_failure(self._uplink, failure, at_s, debounce_s))
+            if failure is not None:
+                self._probe_now.set()
         self._adopt(machine.passed_time(self._uplink, at_s, debounce_s))
         if at_s - self._news_s >= self._pause_s(limits.probe_interval_s):
             self._probe_now.set()
@@ -203,7 +205,9 @@ def _with_failure(uplink: Uplink, failure: Failure, at_s: float, debounce_s: flo
     cause = None if failure is None else machine.upload_cause(failure[0])
     if cause is None:
         return machine.upload_failure_lifted(uplink, at_s, debounce_s)
-    return machine.upload_failed(uplink, cause, at_s, debounce_s)
+    assert failure is not None
+    answered = not machine.worth_retrying(failure[0])
+    return machine.upload_failed(uplink, cause, at_s, debounce_s, answered=answered)
 
 
 def _lasted_s(before: Reading, now: Reading) -> int:

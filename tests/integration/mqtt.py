@@ -268,7 +268,9 @@ class Device(Wire):
     def new_id(self) -> int:
         return next(self._ids)
 
-    def frame(self, payload: bytes, *, topic: str | None = None, qos: int = 1, packet_id: int = 0, **more: bool) -> bytes:
+    def frame(
+        self, payload: bytes, *, topic: str | None = None, qos: int = 1, packet_id: int = 0, **more: bool
+    ) -> bytes:
         """A PUBLISH of this device, to its events topic unless told otherwise."""
         chosen = packet_id or (self.new_id() if qos else 0)
         return publish(topic or self.events, payload, qos=qos, packet_id=chosen, level=self.level, **more)

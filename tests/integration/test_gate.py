@@ -208,9 +208,7 @@ def test_reserved_names_are_refused_as_user_name_and_as_client_id(box: Box, rese
 
 
 @both_levels
-def test_without_a_user_name_the_client_id_is_the_device_where_any_may_connect(
-    box: Box, name: str, level: int
-) -> None:
+def test_without_a_user_name_the_client_id_is_the_device_where_any_may_connect(box: Box, name: str, level: int) -> None:
     payload = event()
     with Wire(box.port) as wire:
         wire.send(mqtt.connect(name, level=level), mqtt.publish(f"pos/v1/{name}/events", payload, level=level))
@@ -550,7 +548,9 @@ def test_an_event_with_a_response_topic_gets_its_own_receipt(
         assert json.loads(reply.body[reply.body.index(b"{") :]) == answer
 
 
-@pytest.mark.parametrize("topic", ["pos/v1/{}/state", "pos/v1/other/replies", "pos/v1/{}/replies/#", "pos/v1/{}/repliesx"])
+@pytest.mark.parametrize(
+    "topic", ["pos/v1/{}/state", "pos/v1/other/replies", "pos/v1/{}/replies/#", "pos/v1/{}/repliesx"]
+)
 def test_a_response_topic_elsewhere_is_not_heeded(box: Box, name: str, topic: str) -> None:
     asked = mqtt.properties(b"\x08" + mqtt.text(topic.format(name)))
     mine = mqtt.properties(b"\x08" + mqtt.text(f"pos/v1/{name}/replies"))

@@ -1,7 +1,7 @@
 """What the journal must hold, as a plain list and sets: no database, no hashing, no cleverness.
 
-It is fed the same items as the real journal, one by one, and says what each must become. Everything is counted anew from
-the list whenever somebody asks.
+It is fed the same items as the real journal, one by one, and says what each must become. Everything is counted anew
+from the list whenever somebody asks.
 """
 
 import json

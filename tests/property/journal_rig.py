@@ -1,17 +1,18 @@
-"""The real journal on real files, driven step by step: every statement of its write connection can be watched or failed."""
+"""The real journal on real files, driven step by step. Every statement of its writer can be watched, or failed."""
 
 import asyncio
 import sqlite3
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from unittest.mock import patch
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.instants import to_text
 from agent.journal.database import FILE_NAME, Database
-from agent.journal.reader import Reader, Stored
+from agent.journal.reader import Reader
 from agent.journal.writer import Journal, Limits, Uploaded
 
 T = TypeVar("T")
@@ -43,11 +44,11 @@ class Ticking:
         return True
 
 
-Tap = Callable[[str, Callable[[], sqlite3.Cursor]], sqlite3.Cursor]
+Tap = Callable[[sqlite3.Connection, str, Callable[[], sqlite3.Cursor]], sqlite3.Cursor]
 """Sees each statement and what runs it; may run it, or raise, or both."""
 
 
-def straight(_: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+def straight(_: sqlite3.Connection, __: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
     return run()
 
 
@@ -59,7 +60,7 @@ class Tapped:
         self._seam = seam
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._seam.tap(sql, lambda: self._connection.execute(sql, parameters))
+        return self._seam.tap(self._connection, sql, lambda: self._connection.execute(sql, parameters))
 
     @property
     def in_transaction(self) -> bool:
@@ -69,9 +70,9 @@ class Tapped:
 class Seam:
     """A database, seen through the tap."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tap: Tap) -> None:
         self._database = database
-        self.tap: Tap = straight
+        self.tap = tap
 
     async def run(self, call: Callable[[Any], T]) -> T:
         return await self._database.run(lambda connection: call(Tapped(connection, self)))
@@ -93,15 +94,20 @@ class Rig:
         self._running: asyncio.Task[None]
 
     async def open(self, tap: Tap = straight) -> "Rig":
-        """Open and let the writer turn; what the tap does to opening is raised."""
-        self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
-        self._seam = Seam(self.journal._database)
-        self._seam.tap = tap
-        self.journal._database = self._seam  # type: ignore[assignment]
+        """Open, and let the writer turn. The tap sees every statement behind the migrations."""
+        with patch.object(Database, "open_writer", self._tapped(Database.open_writer, tap)):
+            self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
         self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.base)
         self._stop = asyncio.Event()
         self._running = asyncio.create_task(self.journal.run(lambda: None, self._stop))
         return self
+
+    def _tapped(self, opened: Callable[..., Coroutine[Any, Any, Database]], tap: Tap) -> Callable[..., Any]:
+        async def open_writer(*arguments: Any) -> Seam:
+            self._seam = Seam(await opened(*arguments), tap)
+            return self._seam
+
+        return open_writer
 
     def through(self, tap: Tap) -> None:
         self._seam.tap = tap
@@ -139,7 +145,7 @@ class Rig:
 
     async def settled(self) -> None:
         """Wait until the writer has nothing to do: what follows a commit has been done too."""
-        while not self.died and (self.journal._waiting or self.journal.facts().committing):
+        while not self.died and (self.journal._waiting or self.journal.facts().committing):  # noqa: ASYNC110
             await asyncio.sleep(0)
         await self.journal._database.run(lambda _: None)
 
@@ -197,16 +203,3 @@ def read_rows(folder: Path) -> list[Row]:
         head = sha256(head + f"{position:020d}\n{to_text(recorded_ms)}\n{device}\n".encode() + event).digest()
         assert rechash == head, f"position {position} has a wrong seal"
     return [Row(at, device, epoch or None, sequence, ms, event) for at, device, epoch, sequence, ms, event, *_ in rows]
-
-
-__all__ = [
-    "COMMIT_EVENTS_MAX",
-    "PROJECT_EVENTS",
-    "Rig",
-    "Row",
-    "Stored",
-    "Ticking",
-    "copy_files",
-    "read_rows",
-    "straight",
-]

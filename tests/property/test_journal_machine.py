@@ -4,6 +4,7 @@ Every step is checked on the disk by code that shares nothing with the journal.
 """
 
 import asyncio
+import sqlite3
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -15,22 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.core.arrivals import Outcome
-from agent.core.instants import to_text
-from tests.property.journal_model import (
-    AGENT,
-    Entry,
-    Model,
-    Sent,
-    Thing,
-    Told,
-    a_refused,
-    an_event,
-    as_item,
-    contiguous,
-    garbage,
-    own_of,
-)
-from tests.property.journal_rig import COMMIT_EVENTS_MAX, Rig, Row, Ticking, copy_files, read_rows, straight
+from tests.property.journal_checks import check_everything
+from tests.property.journal_model import Model, Sent, Thing, Told, a_refused, an_event, as_item, garbage
+from tests.property.journal_rig import COMMIT_EVENTS_MAX, Rig, Ticking, copy_files, read_rows, straight
 
 DEVICES = ("till-1", "till-2")
 EPOCHS = ("e1", "e2", "e3", None)
@@ -110,7 +98,7 @@ class JournalMachine(RuleBasedStateMachine):
         folder, seen = self.new_folder(), 0
         there = len(self.model.records)
 
-        def copying(sql: str, run: Callable[[], Any]) -> Any:
+        def copying(_: sqlite3.Connection, sql: str, run: Callable[[], Any]) -> Any:
             nonlocal seen
             if seen == statement:
                 copy_files(self.rig.folder, folder)
@@ -144,83 +132,11 @@ class JournalMachine(RuleBasedStateMachine):
     # What must hold ---------------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_log_is_the_list(self) -> None:
-        if not hasattr(self, "rig"):
-            return
-        rows = read_rows(self.rig.folder)
-        assert len(rows) == len(self.model.records)
-        for row, entry in zip(rows, self.model.records, strict=True):
-            assert (row.device, row.epoch, row.sequence) == (entry.device, entry.epoch, entry.sequence), row
-            self.check_event(row, entry)
-        self.check_totals(rows)
-
-    @invariant()
-    def every_device_is_counted_as_in_the_list(self) -> None:
-        if not hasattr(self, "rig"):
-            return
-        facts = {device.device: device for device in self.rig.journal.facts().devices}
-        assert set(facts) == set(self.model.countings) - {AGENT}
-        for name, found in facts.items():
-            countings, newest = self.model.countings[name], self.model.newest[name]
-            records = [(at, entry) for at, entry in enumerate(self.model.records, 1) if entry.device == name]
-            pending = [entry for at, entry in records if at > self.model.cursor]
-            assert (found.stored_count, found.pending_count) == (len(records), len(pending))
-            assert found.pending_bytes == sum(len(entry.event) for entry in pending)
-            assert found.refused_count == sum(len(counting.refused) for counting in countings.values())
-            assert found.epoch == newest
-            if newest is not None:
-                assert found.stored == contiguous(countings[newest].accounted)
-                assert found.gaps == tuple(countings[newest].holes)
-
-    @invariant()
-    def every_receipt_tells_the_truth(self) -> None:
-        if not hasattr(self, "rig"):
-            return
-        self.rig.journal.receipts_all_due()
-        receipts = {(one.device, one.epoch): one for one in self.rig.journal.receipts_due()}
-        for device, countings in self.model.countings.items():
-            for epoch, counting in countings.items():
-                if device == AGENT:
-                    continue
-                receipt = receipts.pop((device, epoch))
-                assert receipt.newest == (self.model.newest[device] == epoch)
-                assert receipt.gaps == tuple(counting.holes)
-                assert [one[0] for one in receipt.refused] == counting.refused
-                if epoch is not None:
-                    stored = contiguous(counting.accounted)
-                    lowest, highest = self.model.uploaded(device, epoch)
-                    assert receipt.stored == stored
-                    assert receipt.uploaded is not None
-                    assert min(lowest, stored) <= receipt.uploaded <= min(highest, stored)
-        assert not receipts
-        gaps = {(device, epoch, first, last) for device, epoch, first, last in self.rig.journal.open_gaps()}
-        assert gaps == {
-            (device, epoch, *hole)
-            for device, countings in self.model.countings.items()
-            for epoch, counting in countings.items()
-            for hole in counting.holes
-        }
+    def the_journal_is_the_list(self) -> None:
+        if hasattr(self, "rig"):
+            check_everything(self.rig, self.model)
 
     # Their parts ------------------------------------------------------------------------------------------------------
-
-    def check_event(self, row: Row, entry: Entry) -> None:
-        if isinstance(entry.event, bytes):
-            assert row.event == entry.event
-            return
-        kind, data = own_of(row.event)
-        assert kind == entry.event[0]
-        assert {name: data.get(name) for name in entry.event[1]} == entry.event[1]
-
-    def check_totals(self, rows: list[Row]) -> None:
-        facts = self.rig.journal.facts()
-        pending = rows[self.model.cursor :]
-        assert (facts.last, facts.cursor, facts.safe) == (len(rows), self.model.cursor, self.model.cursor)
-        assert facts.pending_count == len(pending)
-        assert facts.pending_bytes == sum(len(row.event) for row in pending)
-        assert facts.oldest_pending_at == (to_text(pending[0].recorded_ms) if pending else None)
-        assert facts.quarantined_count == len(self.model.refusals)
-        assert facts.writable
-        assert not facts.committing
 
     def take(self, group: list[Wish]) -> tuple[list[Outcome], list[Thing]]:
         """Hand the wishes to the model, one by one, since each may lean on the one before."""

@@ -198,3 +198,13 @@ def at_rest(state: Uplink, at_s: float, up: bool) -> tuple[Uplink, float]:
         state = machine.upload_failed(failed(state, "unreachable", at_s + 5.0), "link", at_s + 6.0, DEBOUNCE_S)
     at_s += 6.0 + DEBOUNCE_S
     return machine.passed_time(state, at_s, DEBOUNCE_S), at_s
+
+
+def test_an_upload_that_got_no_answer_is_offline_though_a_probe_passed_before() -> None:
+    online = machine.probed(machine.start(0.0), ProbeResult("passed"), 1.0, 1.1, 10.0)
+    assert online.raw.state == "online"
+    cut = machine.upload_failed(online, "cloud", 5.0, 10.0, answered=False)
+    assert (cut.raw.state, cut.raw.cause) == ("offline", "cloud")
+    assert machine.passed_time(cut, 15.0, 10.0).shown.state == "offline"
+    refused = machine.upload_failed(online, "cloud", 5.0, 10.0)
+    assert refused.raw.state == "degraded"

@@ -1,0 +1,202 @@
+"""SQLite fails at every statement of a workload, once for each: nothing told is lost, and nothing is stored twice.
+
+A device sends again what was not acknowledged; a writer that has died is opened again, as the service manager does it.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from agent.core.arrivals import Outcome
+from agent.core.errors import NightsafeError
+from tests.property.journal_checks import check_everything
+from tests.property.journal_model import AGENT, Model, Sent, a_refused, an_event, as_item, garbage, own_of
+from tests.property.journal_rig import Rig, Ticking, read_rows, straight
+
+ROUNDS_MAX = 20
+"""So often is the same step tried; one fault needs three at most."""
+
+
+def fresh(device: str, epoch: str, *sequences: int) -> list[Sent]:
+    return [an_event(device, f"{epoch}-{n}", epoch, n, f'{{"n":{n}}}') for n in sequences]
+
+
+REFUSED = a_refused("till-1", "bad-1", "e1", 7)
+NOISE = garbage("till-2", "noise")
+AGAIN = an_event("till-1", "e1-2", "e1", 2, '{"n":2}', time="again")
+CONFLICT = an_event("till-1", "e1-3", "e1", 3, '{"n":"other"}')
+
+WORK: tuple[list[Sent] | int, ...] = (
+    [*fresh("till-1", "e1", 1, 2, 3), *fresh("till-2", "e1", 1)],
+    [*fresh("till-1", "e1", 6), REFUSED, NOISE],
+    60,
+    [AGAIN, CONFLICT, *fresh("till-1", "e1", 5)],
+    [*fresh("till-2", "e1", 2, 3, 4, 5), *fresh("till-1", "e2", 1, 2)],
+    100,
+)
+"""What the devices send, group by group; a number moves the cursor there, in percent of what is stored."""
+
+
+class Fault(NamedTuple):
+    """What happens instead of one statement, and instead of the `times - 1` behind it."""
+
+    error: str
+    landed: bool = False
+    rolls_back: bool = False
+    times: int = 1
+
+
+FAULTS = {
+    "disk full": Fault("SQLITE_FULL"),
+    "disk full, and SQLite has rolled back by itself": Fault("SQLITE_FULL", rolls_back=True),
+    "disk full for four statements": Fault("SQLITE_FULL", times=4),
+    "disk full, but the commit landed": Fault("SQLITE_FULL", landed=True),
+    "busy for six statements": Fault("SQLITE_BUSY", times=6),
+    "I/O error": Fault("SQLITE_IOERR_FSYNC"),
+    "I/O error, but the commit landed": Fault("SQLITE_IOERR_FSYNC", landed=True),
+}
+
+
+class Plan:
+    """Counts the statements of all lives together and strikes at the `at`-th; with `at` 0 it only counts."""
+
+    def __init__(self, fault: Fault, at: int) -> None:
+        self._fault = fault
+        self._at = at
+        self.seen = 0
+        self.struck = 0
+
+    def tap(self, connection: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        """Only a commit can have landed, and a rollback always works."""
+        if sql == "rollback":
+            return run()
+        self.seen += 1
+        if not (self._at <= self.seen < self._at + self._fault.times and self._at):
+            return run()
+        if self._fault.landed:
+            if sql != "commit":
+                return run()
+            run()
+        elif self._fault.rolls_back and connection.in_transaction:
+            connection.execute("rollback")
+        self.struck += 1
+        error = sqlite3.OperationalError("this statement was made to fail")
+        error.sqlite_errorname = self._fault.error
+        raise error
+
+
+class Devices:
+    """What was told, per device and payload: the first outcome counts, and may never be taken back."""
+
+    def __init__(self) -> None:
+        self.told: dict[Sent, Outcome] = {}
+
+    def heard(self, group: list[Sent], outcomes: list[Outcome | None]) -> None:
+        for sent, outcome in zip(group, outcomes, strict=True):
+            if outcome is not None and outcome is not Outcome.UNSTORED:
+                self.told.setdefault(sent, outcome)
+
+    def check(self, folder: Path) -> None:
+        """Everything told is on the disk, once."""
+        rows = read_rows(folder)
+        events = [(row.device, row.event) for row in rows if row.device != AGENT]
+        own = [own_of(row.event) for row in rows if row.device == AGENT]
+        reported = [(data["device"], data["id"]) for kind, data in own if kind == "nightsafe.event.refused"]
+        assert len(events) == len(set(events))
+        assert len(reported) == len(set(reported))
+        for sent, outcome in self.told.items():
+            if outcome is Outcome.STORED:
+                assert (sent.device, sent.payload) in events, f"{sent.id} was told, and is not there"
+            elif outcome is not Outcome.DUPLICATE:
+                assert (sent.device, sent.id) in reported, f"{sent.id} was refused, and there is no trace"
+
+
+async def run(folder: Path, plan: Plan) -> tuple[Rig, Devices]:
+    """The whole workload; what fails is tried again until it is through."""
+    clock, devices = Ticking(), Devices()
+    rig = await opened(folder, clock, plan)
+    for step in WORK:
+        for _ in range(ROUNDS_MAX):
+            if rig.died:
+                await rig.close()
+                devices.check(folder)
+                rig = await opened(folder, clock, plan)
+            if await went_through(rig, step, devices):
+                break
+        else:
+            raise AssertionError("the workload does not come to an end")
+    return rig, devices
+
+
+async def opened(folder: Path, clock: Ticking, plan: Plan) -> Rig:
+    for _ in range(ROUNDS_MAX):
+        try:
+            return await Rig(folder, clock).open(plan.tap)
+        except NightsafeError:
+            continue
+    raise AssertionError("the journal does not open")
+
+
+async def went_through(rig: Rig, step: list[Sent] | int, devices: Devices) -> bool:
+    if isinstance(step, int):
+        to = rig.journal.book.committed * step // 100
+        try:
+            if to > rig.journal.book.cursor:
+                await rig.advance(to)
+        except NightsafeError:
+            return False
+        return True
+    left = [sent for sent in step if sent not in devices.told]
+    devices.heard(left, await rig.append([as_item(sent) for sent in left]))
+    return all(sent in devices.told for sent in step)
+
+
+def replayed(folder: Path) -> Model:
+    """The model of what is on the disk, in the order in which it is there."""
+    sent = [one for group in WORK if isinstance(group, list) for one in group]
+    stored = {(one.device, one.payload): one for one in sent}
+    refused = {(one.device, one.id): one for one in (REFUSED, NOISE, CONFLICT)}
+    model = Model()
+    for row in read_rows(folder):
+        if row.device != AGENT:
+            model.take(stored[row.device, row.event])
+            continue
+        kind, data = own_of(row.event)
+        if kind == "nightsafe.event.refused":
+            model.take(refused[data["device"], data["id"]])
+    return model
+
+
+async def statements_of(folder: Path) -> int:
+    plan = Plan(FAULTS["disk full"], 0)
+    folder.mkdir()
+    rig, _ = await run(folder, plan)
+    await rig.close()
+    return plan.seen
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_A2_4_a_failed_statement_loses_nothing_told_and_stores_nothing_twice(
+    fault: Fault, tmp_path: Path
+) -> None:
+    statements = await statements_of(tmp_path / "plain")
+    struck = 0
+    for at in range(1, statements + 1):
+        folder = tmp_path / f"at-{at}"
+        folder.mkdir()
+        plan = Plan(fault, at)
+        rig, devices = await run(folder, plan)
+        struck += plan.struck
+        rig.through(straight)
+        model = replayed(folder)
+        model.cursor = rig.journal.book.cursor
+        check_everything(rig, model)
+        devices.check(folder)
+        await rig.close()
+        again = await Rig(folder, Ticking()).open()
+        check_everything(again, model)
+        await again.close()
+    assert struck
