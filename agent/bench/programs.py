@@ -27,6 +27,8 @@ START_MAX_S: Final = 60.0
 """How long a program may take until it says that it is ready."""
 STOP_MAX_S: Final = 20.0
 """How long a program may take to end after SIGTERM; after it SIGKILL."""
+END_MAX_S: Final = 2.0
+"""How long a program that closed its sockets may take to be gone."""
 ANSWER_MAX_S: Final = 10.0
 """How long one look at the box's status may take."""
 LOG_LINES_SHOWN: Final = 12
@@ -84,10 +86,12 @@ class Program:
             if time.monotonic() > until_s:
                 raise self.failure(f"was not ready after {START_MAX_S:.0f} s")
 
-    def check(self) -> None:
-        """BenchFailed when it does not live any more."""
-        if self._process is not None and self._process.poll() is not None:
-            raise self.failure(f"ended with {self._process.returncode}")
+    def silent(self, why: object) -> BenchFailed:
+        """An error about a program that does not answer: it has ended, or it lives and says nothing."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            return self.failure(f"ended with {self._process.wait(END_MAX_S)}")
+        return self.failure(f"does not answer: {why}")
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send `number`, then SIGKILL to one that does not heed it; returns when it has ended."""
@@ -189,8 +193,7 @@ class Box:
             self._page.request("GET", "/api/v1/status")
             return from_json(self._page.getresponse().read())
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            self._program.check()
-            raise self._program.failure(f"does not answer: {error}") from error
+            raise self._program.silent(error) from error
 
     def mark(self) -> Mark:
         """Where it stands now."""
@@ -278,7 +281,7 @@ class Cloud:
             connection.request("GET", f"/v1/venues/{VENUE}/streams/{epoch}", headers={"Authorization": "Bearer bench"})
             return int(msgspec.json.decode(connection.getresponse().read())["next"])
         except (OSError, http.client.HTTPException, msgspec.DecodeError, KeyError) as error:
-            raise self._program.failure(f"does not answer: {error}") from error
+            raise self._program.silent(error) from error
         finally:
             connection.close()
 

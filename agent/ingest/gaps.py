@@ -108,7 +108,7 @@ class Gaps:
         """A device's state: `ready` after an absence is the moment to ask again; `applied` ends a request."""
         try:
             state = msgspec.json.decode(payload, type=DeviceState)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         self._applied[device] = frozenset(state.applied)
         if state.state == "ready":

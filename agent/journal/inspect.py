@@ -110,6 +110,10 @@ def _verify(connection: sqlite3.Connection) -> Report:
         report.records += 1
         report.event_bytes += len(event)
     report.head = before[1].hex()
+    if report.records and report.first + base > safe + 1:
+        report.fault(
+            f"positions {safe + 1} to {report.first + base - 1} are missing, and the cloud never had them safe"
+        )
     for name, value in (("cursor", cursor), ("watermark", watermark), ("safe", safe)):
         if value > before[0]:
             report.fault(f"{name} stands at {value}, behind the last record {before[0]}")

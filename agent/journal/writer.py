@@ -15,7 +15,7 @@ import structlog
 
 from agent.core import chain
 from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
-from agent.core.errors import Held, NightsafeError, Transient
+from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
@@ -161,12 +161,19 @@ class Journal:
                     continue
                 await self._commit_waiting()
                 if self._book.unprojected >= self._limits.project_events:
-                    await self._transact(self._project)
+                    await self._write_figures()
             waking.cancel()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._wake.set()
+
+    async def _write_figures(self) -> None:
+        """Bring the figures up to the log. A full disk puts it off: the log has them all."""
+        try:
+            await self._transact(self._project)
+        except Transient as error:
+            log.debug("figures_put_off", code=error.code)
 
     async def _commit_waiting(self) -> None:
         group = self._waiting[: self._limits.commit_events_max]
@@ -222,7 +229,7 @@ class Journal:
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("rollback")
-                self._book = books.load(connection)
+                self._book = _read_back(connection)
                 raise
             self._book.committed = self._book.position
             for counting in changed:
@@ -361,6 +368,18 @@ def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int)
     connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created"))
     connection.execute("commit")
     log.info("journal_created", venue=venue, epoch=epoch)
+
+
+def _read_back(connection: sqlite3.Connection) -> Book:
+    """What the disk has after a failed write. Without it the figures in memory are wrong: only a new start helps."""
+    try:
+        return books.load(connection)
+    except sqlite3.Error as error:
+        raise JournalDamaged(
+            "journal_unreadable",
+            f"After a failed write the journal could not be read: {error}.",
+            "The box starts anew by itself; if this comes back, run `nightsafe verify` and look at the disk.",
+        ) from error
 
 
 async def _wait(event: asyncio.Event, at_most_s: float) -> None:

@@ -65,7 +65,8 @@ class DeviceConnection(asyncio.Protocol):
         self._inflight = 0
         self._owned_qos2: set[bytes] = set()
         self._ended = False
-        self._drop_bytes = gate.limits.packet_drop_bytes
+        self._packet_drop_bytes = gate.limits.packet_drop_bytes
+        self._event_drop_bytes = gate.limits.event_drop_bytes
         self._deadline: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._unstored: asyncio.TimerHandle | None = None
@@ -104,12 +105,16 @@ class DeviceConnection(asyncio.Protocol):
         """The device has said all: what it sent is still stored, and acknowledged while it listens."""
         if self._ended:
             return True  # told again when reading goes on after a pause
-        if self._phase is Phase.NEW or self._phase is Phase.CLOSING or (self._phase is Phase.OPEN and self.idle):
+        if self._phase is Phase.NEW or self._phase is Phase.CLOSING:
             return False
+        if self._phase is Phase.OPEN:
+            if self._inflight == 0:
+                self._flush()
+                return False
+            if self._upstream is not None:
+                self._upstream.close()
         self._ended = True
         self._abort_later()
-        if self._phase is Phase.OPEN and self._upstream is not None:
-            self._upstream.close()
         return True
 
     def data_received(self, data: bytes) -> None:
@@ -235,7 +240,7 @@ class DeviceConnection(asyncio.Protocol):
                 length, body = found
             stop = body + length
             kind = first >> 4
-            if length > self._drop_bytes:
+            if length > self._packet_drop_bytes:
                 self._pass(buffer[passed:at])
                 self._too_large()
                 return
@@ -322,7 +327,7 @@ class DeviceConnection(asyncio.Protocol):
                     self._close_saying(packets.TOPIC_ALIAS_INVALID, "topic aliases are not taken (maximum 0)")
                     return
                 response = properties if properties.response_topic else None
-        if stop - at > self._limits.event_drop_bytes:
+        if stop - at > self._event_drop_bytes:
             self._too_large()
             return
         self._inflight += 1
@@ -546,8 +551,8 @@ class DeviceConnection(asyncio.Protocol):
 
     def _too_large(self) -> None:
         self._gate.count("too_large")
-        limit = self._limits.packet_drop_bytes
-        self._close_saying(packets.PACKET_TOO_LARGE, f"a packet of more than {limit} bytes is not read")
+        text = f"an event of more than {self._event_drop_bytes} bytes is not read"
+        self._close_saying(packets.PACKET_TOO_LARGE, text)
 
     def _too_late(self) -> None:
         if self._phase in (Phase.NEW, Phase.JOINING):

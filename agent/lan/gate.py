@@ -5,6 +5,7 @@ Unix socket. TLS will wrap the listening sockets here and change nothing behind 
 """
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 PACKET_OVERHEAD_BYTES = 65_536
 """Room for topic and properties around the largest event."""
+QUEUE_FULL_S = 0.005
+"""Pause before the broker is asked again whose queue of new connections is full."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -126,7 +129,7 @@ class Gate:
         async with AsyncExitStack() as stack:
             self._joins = await stack.enter_async_context(asyncio.TaskGroup())
             servers = [await self._serve(host, port, stack) for host, port in self._listen]
-            self.addresses = [socket.getsockname()[:2] for server in servers for socket in server.sockets]
+            self.addresses = [listener.getsockname()[:2] for server in servers for listener in server.sockets]
             log.info("gate_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
             ready()
             await stop.wait()
@@ -201,8 +204,8 @@ class Gate:
     async def _join(self, connection: DeviceConnection, connect: bytes) -> None:
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                loop = asyncio.get_running_loop()
-                _, upstream = await loop.create_unix_connection(lambda: Upstream(connection), str(self._broker_socket))
+                loop, broker = asyncio.get_running_loop(), await _connected(self._broker_socket)
+                _, upstream = await loop.create_unix_connection(lambda: Upstream(connection), sock=broker)
         except (OSError, TimeoutError):
             self._counts["broker_unreachable"] += 1
             connection.not_joined()
@@ -243,3 +246,23 @@ class Gate:
         starved, self._starved = self._starved, set()
         for connection in starved:
             connection.release(Hold.ROOM)
+
+
+async def _connected(path: Path) -> socket.socket:
+    """A connection to a Unix socket. When many devices come at once, its queue of ten is full: then wait for room.
+
+    asyncio's own connect takes the kernel's "try again" for "under way", which it never is on a Unix socket.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        while True:
+            try:
+                made.connect(str(path))
+            except BlockingIOError:
+                await asyncio.sleep(QUEUE_FULL_S)
+            else:
+                return made
+    except BaseException:
+        made.close()
+        raise

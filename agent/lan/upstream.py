@@ -1,7 +1,8 @@
 """device → gate → [the way to Mosquitto]. One device's connection to the broker's Unix socket.
 
-Passes bytes on both ways. Reads only packet borders, to hand over the CONNACK and to swallow the answers to pings that
-keep the session of a device alive which sends nothing but events. Never changes a byte behind the CONNACK.
+Passes bytes on both ways; to the device in whole packets, since the gate puts its own between them. Looks into none,
+but hands over the CONNACK and swallows the answers to pings that keep the session of a device alive which sends nothing
+but events. Never changes a byte behind the CONNACK.
 """
 
 import asyncio
@@ -30,7 +31,6 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._buffer = b""
         self._answered = False
-        self._skip = 0
         self._pings: deque[bool] = deque()
         self._written_at_s = 0.0
         self.keep_alive_s = 0
@@ -53,7 +53,7 @@ class Upstream(asyncio.Protocol):
             if not self._answered:
                 data = self._take_connack(data)
             if data:
-                passed = self._without_our_pings(data)
+                passed = self._whole_packets(data)
                 if passed:
                     self._downstream.from_upstream(passed)
         except Malformed:
@@ -77,22 +77,19 @@ class Upstream(asyncio.Protocol):
         self._downstream.answered(connack)
         return rest
 
-    def _without_our_pings(self, data: bytes) -> bytes:
-        """The same bytes without the PINGRESPs to the gate's own pings. A header that is cut waits for its rest."""
+    def _whole_packets(self, data: bytes) -> bytes:
+        """What came up to the last packet's end, without the PINGRESPs to the gate's own pings; the rest waits."""
         data = self._buffer + data if self._buffer else data
-        at, kept, out, end = min(self._skip, len(data)), 0, b"", len(data)
-        self._skip -= at
+        at, kept, out, end = 0, 0, b"", len(data)
         while at < end:
             found = packets.read_varint(data, at + 1)
-            if found is None:
+            if found is None or found[1] + found[0] > end:
                 break
             stop = found[1] + found[0]
             if data[at] == packets.PINGRESP << 4 and self._pings and self._pings.popleft():
                 out += data[kept:at]
                 kept = stop
-            if stop > end:
-                self._skip = stop - end
-            at = min(stop, end)
+            at = stop
         self._buffer = data[at:]
         return out + data[kept:at]
 

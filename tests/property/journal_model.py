@@ -41,7 +41,8 @@ Thing = Sent | Told
 def an_event(device: str, id: str, epoch: str | None, sequence: int | None, content: str, time: str = "x") -> Sent:
     """An event that must be stored, or be a duplicate or a conflict of one before it."""
     place = f'"epoch":"{epoch}","sequence":"{sequence}",' if epoch is not None else ""
-    payload = f'{{"specversion":"1.0","id":"{id}","source":"/{device}","type":"pos.test.made","time":"{time}",{place}"data":{content}}}'
+    head = f'{{"specversion":"1.0","id":"{id}","source":"/{device}","type":"pos.test.made"'
+    payload = f'{head},"time":"{time}",{place}"data":{content}}}'
     return Sent(device, payload.encode(), id, epoch, sequence, content)
 
 

@@ -48,6 +48,11 @@ class Fault(NamedTuple):
     rolls_back: bool = False
     times: int = 1
 
+    @property
+    def passes(self) -> bool:
+        """Whether the box lives on and waits for better times, rather than starting anew."""
+        return self.error in ("SQLITE_FULL", "SQLITE_BUSY")
+
 
 FAULTS = {
     "disk full": Fault("SQLITE_FULL"),
@@ -64,7 +69,7 @@ class Plan:
     """Counts the statements of all lives together and strikes at the `at`-th; with `at` 0 it only counts."""
 
     def __init__(self, fault: Fault, at: int) -> None:
-        self._fault = fault
+        self.fault = fault
         self._at = at
         self.seen = 0
         self.struck = 0
@@ -74,17 +79,17 @@ class Plan:
         if sql == "rollback":
             return run()
         self.seen += 1
-        if not (self._at <= self.seen < self._at + self._fault.times and self._at):
+        if not (self._at <= self.seen < self._at + self.fault.times and self._at):
             return run()
-        if self._fault.landed:
+        if self.fault.landed:
             if sql != "commit":
                 return run()
             run()
-        elif self._fault.rolls_back and connection.in_transaction:
+        elif self.fault.rolls_back and connection.in_transaction:
             connection.execute("rollback")
         self.struck += 1
         error = sqlite3.OperationalError("this statement was made to fail")
-        error.sqlite_errorname = self._fault.error
+        error.sqlite_errorname = self.fault.error
         raise error
 
 
@@ -121,6 +126,7 @@ async def run(folder: Path, plan: Plan) -> tuple[Rig, Devices]:
     for step in WORK:
         for _ in range(ROUNDS_MAX):
             if rig.died:
+                assert not plan.fault.passes, "the writer died of something that passes"
                 await rig.close()
                 devices.check(folder)
                 rig = await opened(folder, clock, plan)
@@ -172,7 +178,7 @@ def replayed(folder: Path) -> Model:
 
 async def statements_of(folder: Path) -> int:
     plan = Plan(FAULTS["disk full"], 0)
-    folder.mkdir()
+    folder.mkdir()  # noqa: ASYNC240
     rig, _ = await run(folder, plan)
     await rig.close()
     return plan.seen

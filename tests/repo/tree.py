@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+LEFT_BEHIND = ("dist", "build", ".bench", ".demo")
 SKIPPED = frozenset({".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "__pycache__"})
 
 
 def written_files() -> Iterator[Path]:
-    """Every file of the project but caches, environments and what the demo leaves behind."""
+    """Every file of the project but caches, environments and what demo and benchmarks leave behind."""
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
-        made = SKIPPED & set(parts) or parts[0] in ("dist", "build", ".demo") or parts[0].endswith(".egg-info")
+        made = SKIPPED & set(parts) or parts[0] in LEFT_BEHIND or parts[0].endswith(".egg-info")
         if path.is_file() and not made:
             yield path
 

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.bench.aims import aims
-from agent.bench.facts import Intake, Live, Machine, Noise, Report
+from agent.bench.facts import Live, Machine, Noise, Report
 from agent.bench.figures import Note, acked_between, latencies_ns, percentile
 from agent.bench.frames import PACKET_IDS, Deck, acknowledgements, deck
 from agent.bench.profile import top
@@ -57,10 +57,11 @@ def test_a_frame_is_one_publish_at_qos_1_to_the_devices_own_topic(level: int, ex
 
 def test_packet_ids_begin_again_after_the_last_one() -> None:
     made = deck("till-7", 4, 1, PACKET_IDS + 3, SINCE_MS)
-    at = made.heads[0] - 2
-    ids = [int.from_bytes(made.block[made.offsets[n] + at :][:2]) for n in range(0, len(made), 4)]
-    assert ids[:2] == [1, 5]
-    assert ids[-1] == (len(ids) - 1) * 4 % PACKET_IDS + 1
+    ids = []
+    for index in (0, 1, PACKET_IDS - 1, PACKET_IDS, PACKET_IDS + 1):
+        at = made.offsets[index] + made.heads[index % len(made.heads)] - 2
+        ids.append(int.from_bytes(made.block[at : at + 2]))
+    assert ids == [1, 2, PACKET_IDS, 1, 2]
     acks = acknowledgements()
     assert acks[:8] == b"\x40\x02\x00\x01\x40\x02\x00\x02"
     assert acks[4 * PACKET_IDS - 4 : 4 * PACKET_IDS + 4] == b"\x40\x02\xff\xff\x40\x02\x00\x01"
