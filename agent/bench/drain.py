@@ -12,7 +12,7 @@ from agent.bench.plan import Plan
 from agent.bench.profile import Profile
 from agent.bench.programs import BenchFailed, Box, Cloud
 
-LOOK_INTERVAL_S: Final = 0.1
+LOOK_INTERVAL_S: Final = 0.2
 STILL_MAX_S: Final = 30.0
 """How long the drain may stand still before the measurement is given up."""
 

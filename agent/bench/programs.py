@@ -141,15 +141,13 @@ class Box:
         self._ready = threading.Event()
         self._ready_s = 0.0
         self._broker_pid: int | None = None
-        self._page: http.client.HTTPConnection | None = None
+        self._page = ""
         self.port = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._page is not None:
-            self._page.close()
         self._program.end()
 
     @property
@@ -182,16 +180,13 @@ class Box:
             if facts.get("event") == "ready":
                 self._ready_s = time.monotonic()
                 self.port = int(facts["gate"].rpartition(":")[2])
-                address = facts["page"].removeprefix("http://").rstrip("/")
-                self._page = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
+                self._page = facts["page"].removeprefix("http://").rstrip("/")
                 self._ready.set()
 
     def status(self) -> Snapshot:
         """What the box says of itself. BenchFailed when it does not answer."""
-        assert self._page is not None
         try:
-            self._page.request("GET", "/api/v1/status")
-            return from_json(self._page.getresponse().read())
+            return from_json(_get(self._page, "/api/v1/status"))
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
             raise self._program.silent(error) from error
 
@@ -276,14 +271,21 @@ class Cloud:
 
     def next(self, epoch: str) -> int:
         """The first sequence that it lacks of an epoch: it has committed everything before, each rechash verified."""
-        connection = http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=ANSWER_MAX_S)
         try:
-            connection.request("GET", f"/v1/venues/{VENUE}/streams/{epoch}", headers={"Authorization": "Bearer bench"})
-            return int(msgspec.json.decode(connection.getresponse().read())["next"])
+            body = _get(self.url.removeprefix("http://"), f"/v1/venues/{VENUE}/streams/{epoch}")
+            return int(msgspec.json.decode(body)["next"])
         except (OSError, http.client.HTTPException, msgspec.DecodeError, KeyError) as error:
             raise self._program.silent(error) from error
-        finally:
-            connection.close()
+
+
+def _get(address: str, path: str) -> bytes:
+    """The body of an answer, over a connection of its own: the box lets none live for ever."""
+    connection = http.client.HTTPConnection(address, timeout=ANSWER_MAX_S)
+    try:
+        connection.request("GET", path, headers={"Authorization": "Bearer bench"})
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 class NoCloud:

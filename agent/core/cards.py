@@ -21,7 +21,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 _UUID_BYTES = re.compile(_UUID.pattern.encode())
 _TRACK = re.compile(r"%?[Bb]\d{8,19}\^|;\d{8,19}=")
 _VERIFICATION = re.compile(
-    r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|csc|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
+    r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
 )
 
 # First digits, as ranges, with the lengths they are issued in: ISO/IEC 7812 as the card schemes publish it.
@@ -76,7 +76,10 @@ def clearly_clean(body: bytes, flat: bytes) -> bool:
         return False
     if RUN in flat and RUN in _UUID_BYTES.sub(b"#", body).translate(_FLATTEN, b" -"):
         return False
-    return flat.count(b"cv") <= 1 and b"csc" not in flat and b"verif" not in flat and b"securityc" not in flat
+    if b"verif" in flat or b"securityc" in flat:
+        return False
+    own = flat.count(b"cv")
+    return own == 0 or (own == 1 and b"specversion" in flat)
 
 
 def masked(head: bytes) -> bytes:

@@ -6,7 +6,7 @@ than it is stored is left unread in its socket. Nothing here is stored, and no o
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum, IntFlag
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,8 @@ class Phase(Enum):
     CLOSING = "closing"
 
 
-class Hold(IntFlag):
-    """Why a device is not read from right now."""
+class Hold:
+    """Why a device is not read from right now: bits, plain integers since every event looks at them."""
 
     JOINING = 1
     INFLIGHT = 2
@@ -57,7 +57,7 @@ class DeviceConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._upstream: Upstream | None = None
         self._phase = Phase.NEW
-        self._holds = Hold(0)
+        self._holds = 0
         self._buffer = b""
         self._partial = 0
         self._pass_left = 0
@@ -417,7 +417,7 @@ class DeviceConnection(asyncio.Protocol):
                     self._answer(qos, packet_id, item, outcome, good)
             if response is not None:
                 self._gate.answer(self.device, response, item, outcome)
-        if Hold.INFLIGHT in self._holds and self._inflight <= self._limits.inflight_max // 2:
+        if self._holds & Hold.INFLIGHT and self._inflight <= self._limits.inflight_max // 2:
             self.release(Hold.INFLIGHT)
         if self._ended and self._inflight == 0:
             self._loop.call_soon(self._finish)
@@ -460,13 +460,13 @@ class DeviceConnection(asyncio.Protocol):
 
     # Holding and closing ----------------------------------------------------------------------------------------------
 
-    def hold(self, why: Hold) -> None:
+    def hold(self, why: int) -> None:
         """Stop reading from the device for this reason."""
         if not self._holds and not self._transport.is_closing():
             self._transport.pause_reading()
         self._holds |= why
 
-    def release(self, why: Hold) -> None:
+    def release(self, why: int) -> None:
         """This reason is gone; read on when no other is left."""
         if not self._holds & why:
             return

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 PACKET_OVERHEAD_BYTES = 65_536
 """Room for topic and properties around the largest event."""
+BACKLOG = 512
+"""New connections that the kernel holds for the gate."""
 QUEUE_FULL_S = 0.005
 """Pause before the broker is asked again whose queue of new connections is full."""
 
@@ -127,8 +129,10 @@ class Gate:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Accept devices until `stop`; then commit and acknowledge what was read, and close."""
         async with AsyncExitStack() as stack:
+            servers = [await self._bound(host, port, stack) for host, port in self._listen]
             self._joins = await stack.enter_async_context(asyncio.TaskGroup())
-            servers = [await self._serve(host, port, stack) for host, port in self._listen]
+            for server in servers:
+                await server.start_serving()
             self.addresses = [listener.getsockname()[:2] for server in servers for listener in server.sockets]
             log.info("gate_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
             ready()
@@ -143,9 +147,10 @@ class Gate:
             for connection in tuple(self._connections):
                 connection.stop()
 
-    async def _serve(self, host: str, port: int, stack: AsyncExitStack) -> asyncio.Server:
+    async def _bound(self, host: str, port: int, stack: AsyncExitStack) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
         try:
-            server = await asyncio.get_running_loop().create_server(self._accept, host, port, backlog=512)
+            server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, start_serving=False)
         except OSError as error:
             raise Held(
                 "gate_address",

@@ -1,6 +1,7 @@
 """The real journal on real files, driven step by step. Every statement of its writer can be watched, or failed."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Coroutine, Sequence
@@ -17,6 +18,9 @@ from agent.journal.writer import Journal, Limits, Uploaded
 
 T = TypeVar("T")
 
+MEMORY = "/dev/shm"
+QUICK = MEMORY if os.path.isdir(MEMORY) else None
+"""Where the files lie: what a real disk keeps is not asked here, only what SQLite makes of errors and kills."""
 VENUE = "demo"
 STREAM = "0199c0de-0000-7000-8000-000000000001"
 COMMIT_EVENTS_MAX = 4

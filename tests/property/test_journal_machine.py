@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.core.arrivals import Outcome
 from tests.property.journal_checks import check_everything
 from tests.property.journal_model import Model, Sent, Thing, Told, a_refused, an_event, as_item, garbage
-from tests.property.journal_rig import COMMIT_EVENTS_MAX, Rig, Ticking, copy_files, read_rows, straight
+from tests.property.journal_rig import COMMIT_EVENTS_MAX, QUICK, Rig, Ticking, copy_files, read_rows, straight
 
 DEVICES = ("till-1", "till-2")
 EPOCHS = ("e1", "e2", "e3", None)
@@ -43,7 +43,7 @@ class JournalMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.clock = Ticking()
-        self.room = tempfile.TemporaryDirectory(prefix="ns-journal-")
+        self.room = tempfile.TemporaryDirectory(prefix="ns-journal-", dir=QUICK)
         self.lives = 0
         self.model = Model()
         self.things: list[Thing] = []
@@ -218,10 +218,10 @@ def bounds(examples: int, steps: int) -> settings:
     )
 
 
-class TestTheJournalIsAList(JournalMachine.TestCase):  # type: ignore[misc, name-defined]
-    settings = bounds(40, 25)
+class TestTheJournalIsAList(JournalMachine.TestCase):  # type: ignore[misc, valid-type]
+    settings = bounds(30, 25)
 
 
 @pytest.mark.long
-class TestTheJournalIsALongList(JournalMachine.TestCase):  # type: ignore[misc, name-defined]
+class TestTheJournalIsALongList(JournalMachine.TestCase):  # type: ignore[misc, valid-type]
     settings = bounds(400, 60)
