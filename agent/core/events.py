@@ -75,7 +75,7 @@ class Refusal(NamedTuple):
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 
 
-class _Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct, gc=False):
     specversion: Literal["1.0"]
     id: _Name
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
