@@ -10,15 +10,29 @@ from typing import Any
 import jiter
 
 _FLATTEN = bytes.maketrans(b"123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"000000000abcdefghijklmnopqrstuvwxyz")
+_ASCII = bytes(range(128))
+_MARKS = bytes(code for code in range(256) if code >= 128 or not chr(code).isalnum())
 RUN = b"0" * 13
 """What a card number leaves in flattened bytes: the shortest has 13 digits."""
 _MASK = bytes.maketrans(b"0123456789", b"**********")
 _SPACES = " \u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
-_JOIN = f"[{_SPACES}{re.escape(_DASHES)}]*"
-_CANDIDATE = re.compile(rf"\d(?:{_JOIN}\d){{12,}}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
-_UUID_BYTES = re.compile(_UUID.pattern.encode())
+_HIDDEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+_JOIN = f"[{_SPACES}{re.escape(_DASHES)}{_HIDDEN}]*"
+_MANY = re.compile(r"\d(?:[\W_]*\d){7}")
+# Digits that only blanks and dashes part, however they are grouped.
+_CANDIDATE = re.compile(rf"\+?\d(?:{_JOIN}\d){{12,}}")
+# Groups as they stand on cards, or single digits, whatever parts them and whatever stands beside.
+_MARK = r"[\W_]{1,3}"
+_GROUPED = re.compile(
+    rf"(?<![\d+])(?=(\+?(?:\d{{13,19}}|(?:\d{{4}}{_MARK}){{3}}\d{{1,7}}|\d{{4}}{_MARK}\d{{6}}{_MARK}\d{{4,5}}"
+    rf"|\d(?:{_MARK}\d){{12,18}}))(?!\d))"
+)
+_UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_UUIDS = re.compile(_UUID)
+_HASHES = re.compile(r"(?<![0-9A-Za-z])(?=(?:\d*[A-Fa-f]){4})(?:[0-9a-f]{32,}|[0-9A-F]{32,})(?![0-9A-Za-z])")
+# What is no card number and has many digits: UUIDs, and a sequence with its padding.
+_PLAIN = re.compile(rf'{_UUID}|"[0-9]{{20}}"'.encode())
 _TRACK = re.compile(r"%?[Bb]\d{8,19}\^|;\d{8,19}=")
 _VERIFICATION = re.compile(
     r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
@@ -53,11 +67,11 @@ _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
 
 
 def flattened(body: bytes, sequence: str | None) -> bytes:
-    """The bytes for the first look: lower case, every digit 0, blanks and dashes gone, and the event's own zero-padded
-    `sequence` taken out, since padding is no card number."""
+    """The bytes for the first look: letters and digits alone, in lower case, every digit 0, and the event's own
+    zero-padded `sequence` taken out, since padding is no card number."""
     if sequence is not None and len(sequence) >= 13 and sequence.startswith("00000000"):
         body = body.replace(sequence.encode(), b"", 1)
-    return body.translate(_FLATTEN, b" -")
+    return body.translate(_FLATTEN, _MARKS)
 
 
 def clean(body: bytes, flat: bytes) -> bool:
@@ -68,18 +82,26 @@ def clean(body: bytes, flat: bytes) -> bool:
 
 
 def clearly_clean(body: bytes, flat: bytes) -> bool:
-    """Whether the bytes alone show that nothing is to be found: no run of 13 digits, no escapes, nothing beyond ASCII.
+    """Whether the bytes alone show that nothing is to be found: no run of 13 digits, no escapes, no other digits.
 
     The envelope's own `specversion` is the one "cv" that an event without verification values has.
     """
-    if not body.isascii() or (b"\\" in body and b"\\u" in body):
+    if b"\\" in body or (not body.isascii() and _has_other_digits(body)):
         return False
-    if RUN in flat and RUN in _UUID_BYTES.sub(b"#", body).translate(_FLATTEN, b" -"):
+    if RUN in flat and RUN in _PLAIN.sub(b"x", body).translate(_FLATTEN, _MARKS):
         return False
-    if b"verif" in flat or b"securityc" in flat:
+    if b"verif" in flat or b"securityc" in flat or b"securityv" in flat:
         return False
     own = flat.count(b"cv")
     return own == 0 or (own == 1 and b"specversion" in flat)
+
+
+def _has_other_digits(body: bytes) -> bool:
+    """Whether digits beyond ASCII stand in it, or what is no UTF-8."""
+    try:
+        return any(map(str.isdecimal, body.translate(None, _ASCII).decode()))
+    except UnicodeDecodeError:
+        return True
 
 
 def masked(head: bytes) -> bytes:
@@ -89,13 +111,18 @@ def masked(head: bytes) -> bytes:
 
 def text_clean(text: str) -> bool:
     """Whether one decoded string holds no card number and no track data."""
-    if len(text) < 10:
+    if len(text) < 10 or not _MANY.search(text):
         return True
     if _TRACK.search(text):
         return False
     if "-" in text:
-        text = _UUID.sub("#", text)
-    return not any(_is_card(found.group()) for found in _CANDIDATE.finditer(text))
+        text = _UUIDS.sub("x", text)
+    if len(text) >= 32:
+        text = _HASHES.sub("x", text)
+    return not (
+        any(_is_card(found[0]) for found in _CANDIDATE.finditer(text))
+        or any(_is_card(found[1]) for found in _GROUPED.finditer(text))
+    )
 
 
 def _decoded_clean(value: Any) -> bool:
@@ -133,9 +160,16 @@ def _is_card(run: str) -> bool:
     digits = "".join(str(int(char)) for char in run if char.isdecimal())
     if not 13 <= len(digits) <= 19:
         return False
+    if len(digits) == 13 and (run.startswith("+") or _ean(digits)):
+        return False  # a telephone number or an article's: card numbers of 13 digits are no longer issued
     return any(
         low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths for low, high, lengths in _ISSUERS
     ) and _luhn(digits)
+
+
+def _ean(digits: str) -> bool:
+    """Whether the last of 13 digits is the check digit of an article number (EAN-13)."""
+    return sum(int(char) * (3 if index % 2 else 1) for index, char in enumerate(digits)) % 10 == 0
 
 
 def _luhn(digits: str) -> bool:

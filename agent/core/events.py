@@ -6,6 +6,7 @@ is cut from it, not written anew.
 
 import math
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
@@ -39,6 +40,9 @@ class Reason(StrEnum):
     SCHEMA = "schema"
     TOO_LARGE = "too_large"
     CARD_NUMBER = "card_number"
+
+
+_CARD = (Reason.CARD_NUMBER, "a card number, track data or a card verification value stands in the event")
 
 
 class Event(NamedTuple):
@@ -231,7 +235,9 @@ def _judge(device: str, payload: bytes, bytes_max: int, depth_max: int) -> Event
     if isinstance(sequence, str):
         return Reason.SCHEMA, sequence
     if not cards.clean(body, flat):
-        return Reason.CARD_NUMBER, "a card number, track data or a card verification value stands in the event"
+        return _CARD
+    if envelope.data_base64 and (refused := _binary(envelope)) is not None:
+        return refused
     wrong = _schema(envelope.type, envelope.data)
     if wrong is not None:
         return Reason.SCHEMA, wrong
@@ -263,6 +269,8 @@ def strictly(body: bytes, depth_max: int, long_digits: bool = True) -> str | Non
         return "a number is not finite in binary64"
     if body.count(b"{") + body.count(b"[") > depth_max and _depth(plain) > depth_max:
         return f"nested deeper than {depth_max} levels"
+    if b"\\u0000" in body and any("\0" in leaf for leaf in _leaves(plain) if isinstance(leaf, str)):
+        return "a string holds U+0000"
     return None
 
 
@@ -274,18 +282,25 @@ def _plainly_bad(body: bytes, depth_max: int) -> bool:
         return True
 
 
-def _finite(value: Any) -> bool:
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every key and every value that is neither object nor array."""
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, dict):
+            yield from item
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-        elif isinstance(item, float):
-            if not math.isfinite(item):
-                return False
-        elif isinstance(item, int) and item.bit_length() >= 1024:
+        else:
+            yield item
+
+
+def _finite(value: Any) -> bool:
+    for leaf in _leaves(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            return False
+        if isinstance(leaf, int) and leaf.bit_length() >= 1024:
             return False
     return True
 
@@ -313,6 +328,17 @@ def _sequence(envelope: _Envelope) -> int | str | None:
         return "sequence is not a string of 1 to 20 digits"
     number = int(text)
     return number if 0 < number <= SEQUENCE_MAX else "sequence is out of range: it counts 1, 2, 3 …"
+
+
+def _binary(envelope: _Envelope) -> tuple[Reason, str] | None:
+    """What is wrong with an event that has `data_base64`, or None."""
+    if envelope.data:
+        return Reason.SCHEMA, "data and data_base64 exclude each other"
+    try:
+        content = msgspec.json.decode(envelope.data_base64, type=bytes)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Reason.SCHEMA, "data_base64 is no base64 text"
+    return None if cards.text_clean(content.decode("latin-1")) else _CARD
 
 
 def _schema(kind: str, data: msgspec.Raw) -> str | None:

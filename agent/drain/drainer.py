@@ -52,20 +52,21 @@ class Drain:
         self._aftermath = Aftermath(cloud, clock, limits, telling, chance, self._progress, self._first_sequence)
         self._beat: Callable[[], None] = lambda: None
         self._look = asyncio.Event()
+        self._nudge = asyncio.Event()
         self._resumed = False
         self._sending = False
         self._ahead: asyncio.Task[Load | None] | None = None
         self._min_interval_s = 0.0
 
     def wake(self) -> None:
-        """Look now: something was stored."""
+        """Look now: something was stored. It ends no back-off."""
         self._look.set()
 
     def reached(self) -> None:
         """The cloud answers again: do not sit out a back-off."""
         if self._progress.state == "waiting":
             self._aftermath.failures = 0
-            self._look.set()
+            self._nudge.set()
 
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
@@ -84,27 +85,26 @@ class Drain:
                 self._beat()
                 pause_s = await self._turn(group)
                 if pause_s > 0 and not stop.is_set():
-                    await self._pause(pause_s, stop)
+                    await self._pause(pause_s)
             self._drop_ahead()
             waking.cancel()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._look.set()
+        self._nudge.set()
 
-    async def _pause(self, pause_s: float, stop: asyncio.Event) -> None:
+    async def _pause(self, pause_s: float) -> None:
         """Wait. While idle, whatever is stored ends it; while waiting, only the news that the cloud answers again."""
         until_s = self._clock.boottime_s() + pause_s
-        if self._progress.state != "idle":
-            self._look.clear()
-        while not stop.is_set() and (left_s := until_s - self._clock.boottime_s()) > 0:
+        event = self._look if self._progress.state == "idle" else self._nudge
+        while (left_s := until_s - self._clock.boottime_s()) > 0:
             self._beat()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_s, BEAT_S)):
-                    await self._look.wait()
-            woken, state = self._look.is_set(), self._progress.state
-            self._look.clear()
-            if woken and (state == "idle" or (state == "waiting" and self._aftermath.failures == 0)):
+                    await event.wait()
+            if event.is_set():
+                event.clear()
                 return
 
     async def _turn(self, group: asyncio.TaskGroup) -> float:

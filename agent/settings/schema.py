@@ -263,7 +263,7 @@ class DrainSettings(Section, frozen=True):
     """How the journal is sent to the cloud: one batch in flight, in order."""
 
     batch_records_first: Annotated[int, restart("Records in the first batch.", ge=1, le=100_000)] = 50
-    batch_records_max: Annotated[int, restart("Records in any batch.", ge=1, le=100_000)] = 5_000
+    batch_records_max: Annotated[int, restart("Records in any batch.", ge=1, le=100_000)] = 2_000
     batch_bytes_max: Annotated[
         int, restart("Decoded bytes in any batch; a single larger record still goes.", ge=65_536, le=268_435_456)
     ] = 8_388_608
