@@ -12,7 +12,10 @@ GENERATOR_SHARE_MAX: Final = 0.9
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it was measured. `load_before` is the 1-minute load average before the first point."""
+    """Where it was measured. `load_before` is the 1-minute load average before the first point.
+
+    `interpreter_ms` is what this Python takes for a fixed loop at best: builds of one version differ twofold.
+    """
 
     cpu: str
     cores: int
@@ -21,6 +24,7 @@ class Machine(msgspec.Struct, frozen=True):
     file_system: str
     python: str
     sqlite: str
+    interpreter_ms: float
     load_before: float
 
 
@@ -40,7 +44,7 @@ class Floor(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One row of a profile: share of the samples that ended in this function."""
+    """One row of a profile: share of the samples that ended in this function of this thread."""
 
     share: float
     where: str

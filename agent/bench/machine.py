@@ -12,6 +12,8 @@ from agent.bench.facts import Machine, Noise
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 """Where a sync costs nothing, and a benchmark says nothing about a disk."""
+LOOP_TURNS: Final = 300_000
+LOOPS_TRIED: Final = 5
 SECTOR_BYTES: Final = 512
 """The unit of /sys/dev/block/*/stat, whatever the device's own sectors are."""
 _CPUCLOCK_SCHED: Final = 2
@@ -114,8 +116,22 @@ def describe(directory: Path) -> Machine:
         file_system=file_system(directory),
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
+        interpreter_ms=round(_interpreter_ms(), 1),
         load_before=round(os.getloadavg()[0], 2),
     )
+
+
+def _interpreter_ms() -> float:
+    """CPU time of a fixed loop over dictionaries, numbers and text; the best of a few."""
+    return min(_loop_s() for _ in range(LOOPS_TRIED)) * 1000
+
+
+def _loop_s() -> float:
+    began_s, seen, total = time.process_time(), dict[int, int](), 0
+    for number in range(LOOP_TURNS):
+        seen[number & 255] = number
+        total += len(str(number)) + seen.get(number & 127, 0)
+    return time.process_time() - began_s
 
 
 def _cpu_name() -> str:

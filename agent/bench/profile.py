@@ -1,5 +1,6 @@
 """[profile] py-spy beside a measurement: where the agent's time goes. Its samples slow the agent down a little."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from typing import Final, Self
 from agent.bench.facts import Line
 from agent.bench.programs import BenchFailed
 
-RATE_PER_S: Final = 250
+RATE_PER_S: Final = 100
 """Samples a second."""
 LINES_SHOWN: Final = 15
+_LINE: Final = re.compile(r":\d+\)$")
 WRITE_MAX_S: Final = 30.0
 """How long py-spy may take to write its file."""
 
@@ -28,13 +30,13 @@ def find() -> str:
 
 
 class Profile:
-    """Samples of `pid` while the context lasts, in `path`: one stack a line and how often it was seen."""
+    """Stacks of `pid` that held the interpreter while the context lasted, in `path`: one a line, and how often."""
 
     def __init__(self, pid: int, path: Path) -> None:
         self._path = path
         self._command = [
-            find(), "record", "--pid", str(pid), "--format", "raw", "--output", str(path), "--threads", "--nonblocking",
-            "--rate", str(RATE_PER_S), "--duration", "unlimited",
+            find(), "record", "--pid", str(pid), "--format", "raw", "--output", str(path), "--threads", "--gil",
+            "--nonblocking", "--rate", str(RATE_PER_S), "--duration", "unlimited",
         ]  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -64,6 +66,8 @@ def top(raw: str) -> tuple[Line, ...]:
     seen: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        seen[stack.rpartition(";")[2]] += int(count)
+        thread, *_, last = stack.split(";")
+        name = "loop" if thread.endswith(": MainThread") else "worker"
+        seen[f"{name}: {_LINE.sub(')', last)}"] += int(count)
     total = sum(seen.values())
     return tuple(Line(round(count / total, 4), where) for where, count in seen.most_common(LINES_SHOWN))

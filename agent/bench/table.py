@@ -42,8 +42,8 @@ def _machine(report: Report) -> Text:
     return Text(
         f"Nightsafe {report.version}, MQTT {report.protocol}, {report.measured_at}\n"
         f"{machine.cpu}, {machine.cores} cores, {machine.memory_mib:,} MiB, Linux {machine.kernel}, "
-        f"{machine.file_system}, Python {machine.python}, SQLite {machine.sqlite}, "
-        f"1-minute load before {machine.load_before:.2f}"
+        f"{machine.file_system}, Python {machine.python} (fixed loop {machine.interpreter_ms:.0f} ms), "
+        f"SQLite {machine.sqlite}, 1-minute load before {machine.load_before:.2f}"
     )
 
 

@@ -108,6 +108,8 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, trust_env=False
         )
+        # aiohttp sends a PUT again by itself when a kept connection breaks; a cut upload asks first what the cloud has.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Close the connections."""

@@ -23,14 +23,12 @@ def succeeded(size: BatchSize, sent: int, took_s: float, target_s: float) -> Bat
     if sent < size.records and took_s < target_s:
         return msgspec.structs.replace(size, base64=False)  # the backlog ended, not the link
     fitting = int(sent * target_s / max(took_s, 1e-3) / 2)
-    records = (
-        max(1, min(fitting, size.records * 2, size.ceiling)) if took_s < target_s else _slower(size, took_s, target_s)
-    )
+    records = min(fitting, size.records * 2, size.ceiling) if took_s < target_s else _slower(sent, took_s, target_s)
     return msgspec.structs.replace(size, records=max(records, 1), base64=False)
 
 
-def _slower(size: BatchSize, took_s: float, target_s: float) -> int:
-    return int(size.records * max(target_s / took_s, 0.25))
+def _slower(sent: int, took_s: float, target_s: float) -> int:
+    return int(sent * max(target_s / took_s, 0.25))
 
 
 def halved(size: BatchSize) -> BatchSize:

@@ -254,9 +254,7 @@ def strictly(body: bytes, depth_max: int, long_digits: bool = True) -> str | Non
     try:
         plain = _plain(body)
         same = _encode(plain) == body
-    except msgspec.ValidationError:
-        return "a number is not finite in binary64"
-    except OverflowError:
+    except (msgspec.ValidationError, OverflowError):  # a number that is too large for the one or the other
         same, plain = False, None
     if not same:
         try:
@@ -297,12 +295,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _finite(value: Any) -> bool:
-    for leaf in _leaves(value):
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            return False
-        if isinstance(leaf, int) and leaf.bit_length() >= 1024:
-            return False
-    return True
+    try:
+        return all(math.isfinite(leaf) for leaf in _leaves(value) if isinstance(leaf, int | float))
+    except OverflowError:
+        return False
 
 
 def _depth(value: Any) -> int:

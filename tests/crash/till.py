@@ -1,14 +1,12 @@
 """One device of the load: makes events, sends them, and keeps outside the box what it sent and what it was told.
 
-It speaks MQTT 3.1.1 or 5.0 by hand, with QoS 1 or 2, several events in flight. It sends everything that it was not told
-again after each connection, in order, with the same ids; it cuts its own connection now and then, in the middle of a
-packet too; it sends some events twice. Its files have the shape of a till's outbox, so that the same checker reads them.
+It speaks MQTT 3.1.1 or 5.0 by hand, with QoS 1 or 2, several events in flight. After each connection it sends what it
+was not told again, in order, with the same ids. Now and then it cuts its own connection, in the middle of a packet too,
+and it sends some events twice. Its files have the shape of a till's outbox, so that the same checker reads them.
 """
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -294,7 +292,7 @@ NOTES = ("", "Crème brûlée", "a\\u00e9b", "\\ud83c\\udf7a", '\\"quoted\\"', "
 
 
 def an_event(made: Made, chance: Random) -> bytes:
-    """Its bytes, written as different programs write JSON: blanks, escapes and numbers that a re-writer would change."""
+    """Its bytes, as programs differ in writing JSON: blanks, escapes and numbers that a re-writer would change."""
     blank = chance.choice(("", "", " "))
     note, amount = chance.choice(NOTES), chance.randrange(100, 9999)
     kind = "nightsafe.forged" if made.bad else chance.choice(("pos.payment.captured", "x.note"))
@@ -312,13 +310,3 @@ def an_event(made: Made, chance: Random) -> bytes:
         ),
     )
     return ("{" + f",{blank}".join(f'"{name}":{blank}{value}' for name, value in members) + "}").encode()
-
-
-@contextmanager
-def closing(tills: list[Till]) -> Iterator[None]:
-    """Close their files at the end."""
-    try:
-        yield
-    finally:
-        for till in tills:
-            till.close()

@@ -43,6 +43,7 @@ class Process:
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.command = NIGHTSAFE
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +68,7 @@ class Process:
         before = len(self.text)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*NIGHTSAFE, *arguments],
+                [*self.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -85,16 +85,21 @@ def test_a_percentile_is_the_nearest_rank() -> None:
         percentile([], 0.5)
 
 
-def test_a_profile_counts_where_stacks_end() -> None:
+def test_a_profile_counts_the_functions_where_stacks_end() -> None:
     lines = top(
-        "thread;run;commit (writer.py:1) 30\nthread;run;judge (events.py:2) 60\nother;commit (writer.py:1) 10\n"
+        "thread (1): MainThread;run;judge (events.py:2) 40\n"
+        "thread (1): MainThread;run;judge (events.py:3) 20\n"
+        "thread (2): Thread-1;commit (writer.py:1) 40\n"
     )
-    assert [(line.where, line.share) for line in lines] == [("judge (events.py:2)", 0.6), ("commit (writer.py:1)", 0.4)]
+    assert [(line.where, line.share) for line in lines] == [
+        ("loop: judge (events.py)", 0.6),
+        ("worker: commit (writer.py)", 0.4),
+    ]
 
 
 def test_an_aim_is_judged_only_by_a_figure_that_was_measured() -> None:
     quiet = Noise(0.0, 0.0)
     live = Live(200.0, 1.0, 3.0, 1.0, 1.0, 3.0, 0.1, 0.1, 4000, 9000.0, True, quiet, quiet)
-    machine = Machine("cpu", 2, 1024, "6", "ext4", "3.11", "3.40", 0.0)
+    machine = Machine("cpu", 2, 1024, "6", "ext4", "3.11", "3.40", 50.0, 0.0)
     report = Report("0", "", "5", False, False, machine, None, (), (), (), live, ())
     assert [(aim.name, aim.met) for aim in aims(report)] == [("live p99 while draining", False)]

@@ -1,0 +1,43 @@
+"""The agent's own command with one promise broken on purpose: `launcher.py BREAK run --config FILE`.
+
+A check that never convicts anybody proves nothing: these are the culprits that it must find. The agent itself has no
+such switch; everything here is put over its code from outside.
+"""
+
+import sqlite3
+import sys
+from collections.abc import Callable
+
+from agent import cli
+from agent.core.arrivals import Item, Outcome, Settle
+from agent.journal import database
+from agent.journal.writer import Journal
+
+
+def sync_nothing() -> None:
+    """SQLite is told to leave writing to the disk to the operating system."""
+    prepare = database._prepare
+
+    def prepare_without(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
+        prepare(connection, cache_bytes, bytes_max)
+        connection.execute("pragma synchronous = off")
+
+    database._prepare = prepare_without
+
+
+def tell_first() -> None:
+    """Devices are told before the writer has even looked."""
+    submit = Journal.submit
+
+    def tell_and_submit(self: Journal, item: Item, settle: Settle) -> None:
+        settle(item, Outcome.STORED)
+        submit(self, item, lambda item, outcome: None)
+
+    Journal.submit = tell_and_submit  # type: ignore[method-assign]
+
+
+BREAKS: dict[str, Callable[[], None]] = {"nothing": lambda: None, "sync": sync_nothing, "order": tell_first}
+
+if __name__ == "__main__":
+    BREAKS[sys.argv.pop(1)]()
+    cli.main()

@@ -1,0 +1,80 @@
+"""What SIGKILL cannot show: between an event's arrival and its acknowledgement its transaction is on the disk.
+
+Read from the system calls of the running agent. The same reading convicts an agent that syncs nothing, and one that
+tells first; otherwise it would prove nothing.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.crash.trace import Answered, calls, told_too_early, traced
+from tests.integration import mqtt
+from tests.integration.machine import Box
+from tests.integration.mqtt import V4, V5, Device
+from tests.sales import counted
+
+LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+SPACED, BURST = 20, 20
+PAUSE_S = 0.02
+"""Between two spaced events: each has a commit of its own."""
+
+
+def sell(device: Device, qos: int) -> list[Answered]:
+    """Events one by one, then many at once; each with a mark that stands nowhere else."""
+    answered = []
+    for number in range(1, SPACED + BURST + 1):
+        mark = f"mark-{device.name}-{number:04d}-".encode()
+        body = counted("e1", number, id=mark.decode())
+        packet_id = 1000 + number
+        device.send(device.frame(body, qos=qos, packet_id=packet_id))
+        kind = mqtt.PUBACK if qos == 1 else mqtt.PUBREC
+        answered.append(Answered(mark, bytes((kind << 4, 2)) + packet_id.to_bytes(2, "big")))
+        if number <= SPACED:
+            got = device.packet()
+            assert (got.kind, got.packet_id) == (kind, packet_id)
+            time.sleep(PAUSE_S)
+    for got in device.packets(BURST):
+        assert got.kind == kind
+    return answered
+
+
+def trial(box: Box, level: int = V4, qos: int = 1) -> tuple[dict[bytes, str], int]:
+    """Who was told too early, and how many were told at all."""
+    with Device(box.port, f"till-{level}-{qos}", level=level) as device:
+        host, port = device.socket.getsockname()
+        with traced(box.pid, box.directory) as trace:
+            answered = sell(device, qos)
+            time.sleep(0.1)
+        return told_too_early(calls(trace), f"->{host}:{port}]", answered), len(answered)
+
+
+def culprit(box: Box, broken: str) -> Box:
+    box.command = [sys.executable, LAUNCHER, broken]
+    return box.start()
+
+
+def test_A2_4_every_acknowledgement_follows_a_completed_sync_of_its_event(new_box: Callable[..., Box]) -> None:
+    box = new_box().start()
+    for level, qos in ((V4, 1), (V5, 1), (V4, 2), (V5, 2)):
+        guilty, told = trial(box, level, qos)
+        assert guilty == {}
+        assert told == SPACED + BURST
+
+
+def test_an_agent_that_syncs_nothing_is_convicted(new_box: Callable[..., Box]) -> None:
+    guilty, told = trial(culprit(new_box(), "sync"))
+    assert set(guilty.values()) == {"its transaction was not synced before the acknowledgement"}
+    assert len(guilty) == told
+
+
+def test_an_agent_that_tells_before_the_commit_is_convicted(new_box: Callable[..., Box]) -> None:
+    guilty, told = trial(culprit(new_box(), "order"))
+    assert len(guilty) == told
+    assert "its frames were not written before the acknowledgement" in guilty.values()
+
+
+def test_an_unbroken_agent_started_the_same_way_is_acquitted(new_box: Callable[..., Box]) -> None:
+    guilty, _ = trial(culprit(new_box(), "nothing"))
+    assert guilty == {}

@@ -1,0 +1,42 @@
+"""A device's counting against a plain set of numbers."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core.arrivals import Gap, Place, Tally
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(1, 40).map(lambda number: (number, number)),
+            st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda pair: (pair[0], pair[0] + pair[1])),
+        ),
+        max_size=40,
+    )
+)
+def test_a_tally_counts_as_a_set_does(steps: list[tuple[int, int]]) -> None:
+    tally, seen = Tally(), set[int]()
+    for first, last in steps:
+        if first == last:
+            highest = max(seen, default=0)
+            wanted = (
+                Place.REUSED if first in seen
+                else Place.LATE if first < highest
+                else Place.NEXT if first == highest + 1
+                else Place.AHEAD
+            )  # fmt: skip
+            assert tally.add(first) is wanted
+        else:
+            tally.add_range(first, last)
+        seen |= set(range(first, last + 1))
+        contiguous = next(number for number in range(1, 60) if number not in seen) - 1
+        assert (tally.contiguous, tally.highest) == (contiguous, max(seen))
+        assert [number for number in range(1, 60) if tally.holds(number)] == sorted(seen)
+        missing = {number for gap in tally.gaps() for number in range(gap.first, gap.last + 1)}
+        assert missing == set(range(1, max(seen) + 1)) - seen
+        assert list(tally.gaps()) == sorted(Gap(*gap) for gap in tally.gaps())
+        again = Tally(tally.contiguous, tally.ranges())
+        assert (again.highest, again.ranges(), again.gaps()) == (tally.highest, tally.ranges(), tally.gaps())
+        assert len(tally.ranges()) == len(tally.gaps())

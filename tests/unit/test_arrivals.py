@@ -1,0 +1,66 @@
+"""A device's counting: where each sequence stands, what is contiguous, which holes there are."""
+
+import pytest
+
+from agent.core.arrivals import Gap, Place, Tally
+
+NEXT, LATE, AHEAD, REUSED = Place.NEXT, Place.LATE, Place.AHEAD, Place.REUSED
+
+
+def test_a_counting_without_holes_is_one_number() -> None:
+    tally = Tally()
+    assert [tally.add(number) for number in range(1, 1001)] == [NEXT] * 1000
+    assert (tally.contiguous, tally.highest, tally.ranges(), tally.gaps()) == (1000, 1000, (), ())
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "places", "contiguous", "gaps"),
+    [
+        ([], [], 0, ()),
+        ([1], [NEXT], 1, ()),
+        ([2], [AHEAD], 0, (Gap(1, 1),)),
+        ([1, 1], [NEXT, REUSED], 1, ()),
+        ([1, 3], [NEXT, AHEAD], 1, (Gap(2, 2),)),
+        ([1, 3, 4], [NEXT, AHEAD, NEXT], 1, (Gap(2, 2),)),
+        ([1, 3, 2], [NEXT, AHEAD, LATE], 3, ()),
+        ([1, 5, 3], [NEXT, AHEAD, LATE], 1, (Gap(2, 2), Gap(4, 4))),
+        ([1, 5, 3, 3, 4, 2], [NEXT, AHEAD, LATE, REUSED, LATE, LATE], 5, ()),
+        ([5, 1], [AHEAD, LATE], 1, (Gap(2, 4),)),
+        ([2**63 - 1, 1], [AHEAD, LATE], 1, (Gap(2, 2**63 - 2),)),
+        ([3, 6, 9], [AHEAD, AHEAD, AHEAD], 0, (Gap(1, 2), Gap(4, 5), Gap(7, 8))),
+    ],
+)
+def test_each_arrival_has_its_place(
+    arrivals: list[int], places: list[Place], contiguous: int, gaps: tuple[Gap, ...]
+) -> None:
+    tally = Tally()
+    assert [tally.add(number) for number in arrivals] == places
+    assert (tally.contiguous, tally.gaps()) == (contiguous, gaps)
+
+
+def test_ranges_account_for_what_is_lost() -> None:
+    tally = Tally()
+    for number in (1, 5, 9):
+        tally.add(number)
+    tally.add_range(2, 4)
+    assert (tally.contiguous, tally.ranges(), tally.gaps()) == (5, ((9, 9),), (Gap(6, 8),))
+    tally.add_range(3, 20)
+    assert (tally.contiguous, tally.highest, tally.gaps()) == (20, 20, ())
+    tally.add_range(1, 2)
+    assert tally.contiguous == 20
+
+
+def test_a_tally_comes_back_from_what_was_written_of_it() -> None:
+    tally = Tally()
+    for number in (1, 2, 5, 6, 9):
+        tally.add(number)
+    again = Tally(tally.contiguous, tally.ranges())
+    assert (again.contiguous, again.ranges(), again.gaps()) == (2, ((5, 6), (9, 9)), (Gap(3, 4), Gap(7, 8)))
+    assert [again.holds(number) for number in range(1, 11)] == [True] * 2 + [False] * 2 + [True] * 2 + [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert again.add(10) is NEXT
+    assert again.add(3) is LATE
