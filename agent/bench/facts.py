@@ -110,6 +110,7 @@ class Disk(msgspec.Struct, frozen=True):
     """Bytes for each event of `event_bytes`. `written` is what the kernel counts towards the disk, `handed_over` what
     the agent gave to write(2); of that, `log` went to the write-ahead log and `database` to the file behind it (the
     checkpoints' share). `device` is all that the block device took meanwhile, from everybody; None where unknown.
+    All of it between two of `checkpoints` + 1 checkpoints; with 0, over a span without a whole one.
     """
 
     wanted_per_commit: int

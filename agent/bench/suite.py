@@ -19,6 +19,7 @@ SMALL_MIN: Final = 10_000
 
 def run(plan: Plan) -> Report:
     """Measure. Everything but the profiles lies in `plan.work`, and what is left there may be removed."""
+    began_ms = now_ms()
     described = machine.describe(plan.directory)
     if described.file_system in machine.MEMORY_FILE_SYSTEMS:
         plan.say(
@@ -31,7 +32,7 @@ def run(plan: Plan) -> Report:
     drains, sold = _with_backlog(plan) if {"drain", "live"} & set(wants) else ((), None)
     report = Report(
         version=__version__,
-        measured_at=to_text(now_ms()),
+        measured_at=to_text(began_ms),
         protocol="5" if plan.level == 5 else "3.1.1",
         quick=plan.quick,
         profiled=plan.profile,

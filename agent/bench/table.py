@@ -48,17 +48,19 @@ def _machine(report: Report) -> Text:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False
+    )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 
 def _intake(points: Sequence[Intake]) -> Table:
     table = _table(
-        "Intake: durable, each acknowledged", "devices x in flight", "events/s", "p50 ms", "p99 ms", "max ms",
-        "events a commit", "ratio to floor", "agent µs/event", "generator µs/event", "agent, of a core",
-        "generator, of a core", "others",
+        "Intake: durable, each acknowledged", "devices x\nin flight", "events\n/s", "p50\nms", "p99\nms", "max\nms",
+        "events\na commit", "ratio to\nfloor", "agent\nµs/event", "generator\nµs/event", "agent, of\na core",
+        "gen., of\na core", "others",
     )  # fmt: skip
     for one in points:
         table.add_row(
@@ -81,8 +83,8 @@ def _floors(report: Report) -> Table:
 
 def _disk(points: Sequence[Disk]) -> Table:
     table = _table(
-        "Disk: bytes for each event", "events a commit", "written", "handed over", "to the log",
-        "to the database", "whole device", "event itself", "pages a commit", "checkpoints", "events", "others",
+        "Disk: bytes for each event", "events\na commit", "written", "handed\nover", "to the\nlog", "to the\ndatabase",
+        "whole\ndevice", "event\nitself", "pages\na commit", "check-\npoints", "events", "others",
     )  # fmt: skip
     for one in points:
         table.add_row(
@@ -96,9 +98,9 @@ def _disk(points: Sequence[Disk]) -> Table:
 
 def _drain(points: Sequence[Drain]) -> Table:
     table = _table(
-        "Drain: a backlog to the reference cloud, every rechash checked there", "records", "journal MiB", "ready s",
-        "records/s", "steady", "seconds", "peak MiB", "at start", "largest", "at end", "agent µs/record",
-        "cloud µs/record", "others",
+        "Drain: a backlog to the reference cloud, every rechash checked there", "records", "journal\nMiB", "ready\ns",
+        "records\n/s", "steady\n/s", "seconds", "peak\nMiB", "at start\nMiB", "largest\nMiB", "at end\nMiB",
+        "agent\nµs/record", "cloud\nµs/record", "others",
     )  # fmt: skip
     for one in points:
         table.add_row(

@@ -6,9 +6,11 @@ no lock and writes nothing.
 
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Generic, NamedTuple, Self, TypeVar
+
+T = TypeVar("T")
 
 FRAME_HEADER_BYTES: Final = 24
 LOOK_INTERVAL_S: Final = 0.005
@@ -32,14 +34,18 @@ def look(shm: Path) -> Log:
     return Log(int.from_bytes(header[_FRAMES_AT], sys.byteorder), header[_SALT_AT])
 
 
-class Counter:
-    """Counts frames and rounds while the context lasts. A round ends when the log was copied back: a checkpoint."""
+class Counter(Generic[T]):
+    """Counts frames while the context lasts, and takes a mark, with the count at it, when a new round has begun.
 
-    def __init__(self, database: Path) -> None:
+    A round begins when the log has been copied into the database, whole: between two marks lie whole checkpoints.
+    """
+
+    def __init__(self, database: Path, mark: Callable[[], T]) -> None:
         self._shm = database.with_name(database.name + "-shm")
+        self._mark = mark
         self._stop = threading.Event()
         self.frames = 0
-        self.checkpoints = 0
+        self.rounds: list[tuple[T, int]] = []
 
     def __enter__(self) -> Self:
         self._last = look(self._shm)
@@ -47,21 +53,21 @@ class Counter:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_INTERVAL_S):
-            self._note(look(self._shm))
+            if self._note(look(self._shm)):
+                mark = self._mark()
+                self._note(look(self._shm))
+                self.rounds.append((mark, self.frames))
         self._note(look(self._shm))
 
-    def _note(self, now: Log) -> None:
-        if now.salt == self._last.salt:
-            self.frames += max(0, now.frames - self._last.frames)
-        else:
-            self.checkpoints += 1
-            self.frames += now.frames
+    def _note(self, now: Log) -> bool:
+        """Count what is new; True when another round has begun."""
+        again = now.salt != self._last.salt
+        self.frames += now.frames if again else max(0, now.frames - self._last.frames)
         self._last = now
+        return again

@@ -26,7 +26,7 @@ from agent.cli.options import JsonOption
 from agent.core.errors import NightsafeError
 
 RESULTS_NAME: Final = "results.json"
-WIDTH: Final = 170
+WIDTH: Final = 120
 """Columns of the tables where the output is no terminal."""
 
 BACKLOG: Final = 1_000_000

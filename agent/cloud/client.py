@@ -30,6 +30,10 @@ GZIP_LEVEL: Final = 1
 """Speed before size: level 1 already makes a fifth of JSON."""
 
 
+PLAIN_STATUSES: Final = frozenset({401, 413, 429, 500, 502, 503, 504})
+"""What a server or a proxy before the cloud says of itself, so that it counts without a problem body."""
+
+
 class Limits(Protocol):
     """Settings of the same names."""
 
@@ -227,7 +231,7 @@ def _refusal(status: int, retry_after: str | None, content_type: str | None, bod
     try:
         problem = wire.read_problem(content_type, body)
     except wire.NotAnAnswer as error:
-        if status < 500 and status not in (401, 413, 429):
+        if status not in PLAIN_STATUSES:
             raise
         return Refusal(status, detail=error.text, retry_after_s=asked_s)
     limits = problem.limits

@@ -31,9 +31,9 @@ def _slower(sent: int, took_s: float, target_s: float) -> int:
     return int(sent * max(target_s / took_s, 0.25))
 
 
-def halved(size: BatchSize) -> BatchSize:
-    """After a cut, or a refusal of a part that is not known."""
-    return msgspec.structs.replace(size, records=max(1, size.records // 2))
+def halved(size: BatchSize, sent: int) -> BatchSize:
+    """After a batch of `sent` records was cut, or refused for a part of it that is not known."""
+    return msgspec.structs.replace(size, records=max(1, min(size.records, sent) // 2))
 
 
 def limited(size: BatchSize, records: int | None, bytes_max: int | None) -> BatchSize:

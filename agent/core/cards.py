@@ -15,6 +15,7 @@ _MARKS = bytes(code for code in range(256) if code >= 128 or not chr(code).isaln
 RUN = b"0" * 13
 """What a card number leaves in flattened bytes: the shortest has 13 digits."""
 _MASK = bytes.maketrans(b"0123456789", b"**********")
+_ENCODED = re.compile(rb"[A-Za-z+/=*]{16,}")
 _SPACES = " \u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000"
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 _HIDDEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
@@ -105,8 +106,10 @@ def _has_other_digits(body: bytes) -> bool:
 
 
 def masked(head: bytes) -> bytes:
-    """The same bytes with every ASCII digit replaced, and everything beyond ASCII too: nothing of a number is left."""
-    return bytes(byte if byte < 128 else 63 for byte in head).translate(_MASK)
+    """The same bytes with every ASCII digit replaced, everything beyond ASCII and what may be base64: nothing of a number
+    is left."""
+    plain = bytes(byte if byte < 128 else 63 for byte in head).translate(_MASK)
+    return _ENCODED.sub(lambda found: b"*" * len(found[0]), plain)
 
 
 def text_clean(text: str) -> bool:

@@ -6,6 +6,7 @@ is cut from it, not written anew.
 
 import math
 import re
+from base64 import b64decode
 from collections.abc import Iterator
 from enum import StrEnum
 from hashlib import sha256
@@ -19,6 +20,8 @@ from agent.core import cards
 SEQUENCE_MAX = 10**12 - 1
 """The highest sequence of one epoch: a thousand events a second for thirty years, and shorter than any card number."""
 NAME_CHARS_MAX = 256
+DETAIL_CHARS_MAX = 200
+"""What a refusal says at most in words: it may repeat what the device said."""
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 RESERVED_DEVICES = frozenset({"agent", "venue", "nightsafe"})
 _DEVICE = re.compile(DEVICE_PATTERN, re.ASCII)
@@ -98,6 +101,7 @@ class _Identity(msgspec.Struct):
     id: Any = None
     epoch: Any = None
     sequence: Any = None
+    data_base64: Any = None
 
 
 class Money(msgspec.Struct):
@@ -205,6 +209,8 @@ def refuse(device: str, payload: bytes, reason: Reason, detail: str, excerpt_byt
     if kept is None:
         head = cards.masked(head)
         name, epoch, detail = _cleaned(name), _cleaned(epoch), _cleaned(detail) or ""
+    if len(detail) > DETAIL_CHARS_MAX:
+        detail = detail[:DETAIL_CHARS_MAX] + "…"
     excerpt = head.decode("utf-8", "replace")
     digest = sha256(payload).hexdigest()
     return Refusal(device, reason, detail, name, epoch, sequence, digest, len(payload), excerpt, kept)
@@ -355,13 +361,15 @@ def _schema(kind: str, data: msgspec.Raw) -> str | None:
 
 def _may_be_kept(payload: bytes) -> bool:
     """Whether the payload surely holds no card number; what cannot be read is judged by its bytes alone."""
-    if cards.clearly_clean(payload, cards.flattened(payload, None)):
+    flat = cards.flattened(payload, None)
+    if b"base00" not in flat and cards.clearly_clean(payload, flat):
         return True
     try:
-        sequence = _identity(payload).sequence
-        text = sequence if isinstance(sequence, str) else None
-        return cards.clean(payload, cards.flattened(payload, text))
-    except (ValueError, RecursionError):
+        seen = _identity(payload)
+        text = seen.sequence if isinstance(seen.sequence, str) else None
+        content = b64decode(seen.data_base64 or "")
+        return cards.clean(payload, cards.flattened(payload, text)) and cards.text_clean(content.decode("latin-1"))
+    except (ValueError, TypeError, RecursionError):
         return False
 
 

@@ -40,13 +40,18 @@ class Aftermath:
         first = limits()
         self.size = BatchSize(first.batch_records_first, first.batch_records_max, first.batch_bytes_max)
         self.failures = 0
+        self._sent_count = 0
         self._server_errors = 0
         self._alone_since_s: float | None = None
         self._tried_token = False
 
-    def sent(self, count: int, took_s: float) -> None:
-        """A batch went through."""
-        self.size = batches.succeeded(self.size, count, took_s, self._limits().batch_target_s)
+    def sending(self, count: int) -> None:
+        """So many records are on their way: what is answered next is said of these. 0: it is said of no batch."""
+        self._sent_count = count
+
+    def sent(self, took_s: float) -> None:
+        """The batch went through."""
+        self.size = batches.succeeded(self.size, self._sent_count, took_s, self._limits().batch_target_s)
         self._server_errors = 0
         self._alone_since_s = None
         self.recovered()
@@ -57,10 +62,10 @@ class Aftermath:
         self.failures = 0
         self._tried_token = False
 
-    def after_cut(self, error: Transient, while_sending: bool) -> float:
+    def after_cut(self, error: Transient) -> float:
         """The way to the cloud failed; seconds to wait. A batch that was cut is halved."""
-        if while_sending:
-            self.size = batches.halved(self.size)
+        if self._sent_count:
+            self.size = batches.halved(self.size, self._sent_count)
         return self._back_off(error, error.retry_after_s)
 
     def after_refusal(self, refused: CloudRefused) -> float:
@@ -97,19 +102,21 @@ class Aftermath:
         return 0.0
 
     def _send_less(self, refused: CloudRefused, refusal: Refusal) -> float:
-        if self.size.records == 1:
+        if self._sent_count <= 1:
             hint = "Call support: one record is larger than the cloud takes. It is kept, and so is all behind it."
             return self.hold(Held(refused.code, refused.text, hint))
-        ceiling = refusal.records_max or self.size.records // 2
-        self.size = batches.limited(batches.halved(self.size), ceiling, refusal.bytes_max)
+        ceiling = refusal.records_max
+        if ceiling is None and refusal.bytes_max is None:
+            ceiling = self._sent_count // 2  # the limit itself was not told
+        self.size = batches.limited(batches.halved(self.size, self._sent_count), ceiling, refusal.bytes_max)
         return 0.0
 
     def _split(self, refused: CloudRefused) -> float:
         """The cloud cannot read a batch: find the one record, then send that one in another form."""
-        if self.size.records > 1:
-            self.size = batches.halved(self.size)
+        if self._sent_count > 1:
+            self.size = batches.halved(self.size, self._sent_count)
             return 0.0
-        if not self.size.base64:
+        if self._sent_count and not self.size.base64:
             self.size = BatchSize(1, self.size.ceiling, self.size.bytes_max, base64=True)
             return 0.0
         hint = "Call support: the cloud cannot read one record of this box. It is kept, and so is all behind it."
@@ -131,9 +138,9 @@ class Aftermath:
 
     def _after_server_error(self, refused: CloudRefused) -> float:
         self._server_errors += 1
-        if self._server_errors >= 2:
-            self.size = batches.halved(self.size)
-        if self.size.records == 1:
+        if self._server_errors >= 2 and self._sent_count:
+            self.size = batches.halved(self.size, self._sent_count)
+        if self._sent_count == 1:
             self._note_alone(refused)
         return self._back_off(refused, refused.refusal.retry_after_s)
 

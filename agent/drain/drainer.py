@@ -54,7 +54,6 @@ class Drain:
         self._look = asyncio.Event()
         self._nudge = asyncio.Event()
         self._resumed = False
-        self._sending = False
         self._ahead: asyncio.Task[Load | None] | None = None
         self._min_interval_s = 0.0
 
@@ -109,7 +108,7 @@ class Drain:
 
     async def _turn(self, group: asyncio.TaskGroup) -> float:
         """One exchange with the cloud, or a look that finds nothing; returns the seconds to wait after it."""
-        self._sending = False
+        self._aftermath.sending(0)
         try:
             if not self._resumed:
                 if not self._pending:
@@ -128,7 +127,7 @@ class Drain:
             return self._after(self._aftermath.hold(held))
         except Transient as failed:
             self._resumed = False
-            return self._after(self._aftermath.after_cut(failed, self._sending))
+            return self._after(self._aftermath.after_cut(failed))
 
     def _after(self, pause_s: float) -> float:
         """After a failure what was read ahead is read again, in the new size."""
@@ -177,7 +176,7 @@ class Drain:
         """Send one batch, the next one being read meanwhile; move the cursor as far as the answer covers it."""
         records = load.records
         self._progress.state = "syncing"
-        self._sending = True
+        self._aftermath.sending(len(records))
         if records[-1].sequence < self._journal.last() and not self._aftermath.size.base64:
             self._ahead = group.create_task(self._load(records[-1].position), name="drain-ahead")
         began_s = self._clock.boottime_s()
@@ -186,7 +185,7 @@ class Drain:
         taken = await self._take(records, answer)
         if taken < len(records):
             self._drop_ahead()
-        self._aftermath.sent(len(records), took_s)
+        self._aftermath.sent(took_s)
 
     async def _take(self, records: Sequence[Any], answer: BatchAnswer) -> int:
         """Check what the cloud says it has against our own chain, and move the cursor; returns how many it covers."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -47,6 +48,8 @@ class Limits(Protocol):
     def refused_shown_max(self) -> int: ...
 
 
+RECEIPT_BYTES_MAX = 65_536
+"""Every broker and every device takes a message of this size; the oldest refusals make room for the latest."""
 ANSWERS_MAX = 1000
 """Receipts of single events that may wait to be sent; more are left out, the device's own receipt tells all."""
 
@@ -92,13 +95,16 @@ class Receipts:
 
 
 def topic_of(receipt: Receipt) -> str:
-    """Where a receipt is retained: older epochs have their own topic."""
+    """Where a receipt is retained: older epochs have their own topic, percent-encoded where no topic could hold them."""
     base = f"pos/v1/{receipt.device}/receipt"
-    return base if receipt.newest or receipt.epoch is None else f"{base}/{receipt.epoch}"
+    if receipt.newest or receipt.epoch is None:
+        return base
+    level = "".join(char if char.isprintable() and char not in "/+#%" else quote(char, "") for char in receipt.epoch)
+    return f"{base}/{level}"
 
 
 def encode(receipt: Receipt, gaps_max: int, refused_max: int) -> bytes:
-    """The receipt as devices read it: sequences are unpadded strings."""
+    """The receipt as devices read it: sequences are unpadded strings; at most `RECEIPT_BYTES_MAX` bytes."""
     counted = receipt.epoch is not None
     body: dict[str, Any] = {
         "epoch": receipt.epoch,
@@ -110,7 +116,9 @@ def encode(receipt: Receipt, gaps_max: int, refused_max: int) -> bytes:
             for id, sequence, reason, detail in receipt.refused[-refused_max:]
         ],
     }
-    return msgspec.json.encode(body)
+    while len(encoded := msgspec.json.encode(body)) > RECEIPT_BYTES_MAX and body["refused"]:
+        body["refused"] = body["refused"][len(body["refused"]) // 2 + 1 :]
+    return encoded
 
 
 def own_receipt(item: Item, outcome: Outcome) -> bytes:

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 PACKET_OVERHEAD_BYTES = 65_536
 """Room for topic and properties around the largest event."""
+RESPONSE_TOPIC_CHARS_MAX = 200
+"""A longer Response Topic is not heeded; brokers bound a topic's levels, too."""
 BACKLOG = 512
 """New connections that the kernel holds for the gate."""
 QUEUE_FULL_S = 0.005
@@ -244,7 +246,8 @@ class Gate:
         """Send an event's own receipt where the device asked for it, if that is its own place."""
         topic = asked.response_topic or ""
         place = f"pos/v1/{device}/replies"
-        if topic == place or (topic.startswith(place + "/") and "+" not in topic and "#" not in topic):
+        fit = len(topic) <= RESPONSE_TOPIC_CHARS_MAX and topic.isprintable() and not set(topic) & {"+", "#"}
+        if fit and (topic == place or topic.startswith(place + "/")):
             self._listeners.answer(device, topic, asked.correlation, item, outcome)
 
     def _room(self) -> None:

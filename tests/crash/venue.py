@@ -100,7 +100,7 @@ class Venue:
 
     def settle(self) -> None:
         """Everything comes to rest by itself; then ledger and journal are the same."""
-        until(lambda: self.cursor and self.box.uploaded(), "the cloud has everything", SETTLE_MAX_S)
+        until(lambda: self.cursor >= 0 and self.box.uploaded(), "the cloud has everything", SETTLE_MAX_S)
         self.disk.look()
         assert self.in_cloud() == self.disk.seals
 

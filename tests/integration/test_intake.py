@@ -8,9 +8,11 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
+from tests.integration import mqtt
 from tests.integration.machine import Box, CloudServer, Record, until
 from tests.integration.mqtt import V5, Device
 from tests.sales import counted, event, fields, new_name, payment
@@ -207,6 +209,55 @@ def test_receipts_come_together_and_never_for_each_event(box: Box, name: str) ->
             if json.loads(payload)["stored"] == "1000":
                 break
     assert count < 60
+
+
+ODD_EPOCHS = ["a/b", "#", "+", "a/+/#", "\x1b[2J", "line\nbreak", "\uffff", "%41", "é", "$x", " "]
+
+
+def test_no_epoch_that_a_device_makes_up_stops_the_receipts(box: Box, name: str) -> None:
+    """What no topic can hold stands percent-encoded in the older epochs' topic."""
+    with Device(box.port, name) as device:
+        for epoch in [*ODD_EPOCHS, "last"]:
+            device.tell(counted(epoch, 1))
+    assert receipt(box, name, epoch="last")["stored"] == "1"
+    seen = set()
+    with Device(box.port, new_name("reader")) as reader:
+        reader.subscribe(f"pos/v1/{name}/receipt/+")
+        for topic, payload in reader.messages():
+            epoch = json.loads(payload)["epoch"]
+            assert unquote(topic.rpartition("/")[2]) == epoch
+            seen.add(epoch)
+            if seen == set(ODD_EPOCHS):
+                break
+    assert topic_of_another(box) == "1"
+
+
+def topic_of_another(box: Box) -> str:
+    """What the receipt of a device says that comes now."""
+    other = new_name("other")
+    with Device(box.port, other) as device:
+        device.tell(counted("e1", 1))
+    return str(receipt(box, other, epoch="e1")["stored"])
+
+
+def test_no_refusal_makes_a_receipt_too_large_for_the_broker(box: Box, name: str) -> None:
+    with Device(box.port, name) as device:
+        for at in range(1, 111):
+            device.send(device.frame(counted("e1", at, id="\x01" * 256, specversion="x" * 100_000)))
+        device.packets(110)
+    told = receipt(box, name, stored="110")
+    assert [one["sequence"] for one in told["refused"]] == [str(at) for at in range(111 - len(told["refused"]), 111)]
+    assert len(json.dumps(told)) < 70_000
+    assert topic_of_another(box) == "1"
+
+
+@pytest.mark.parametrize("end", ["/\x01", "/" * 300, "/\uffff", "/" + "x" * 60_000, "/#"])
+def test_no_response_topic_cuts_the_boxs_own_session(box: Box, name: str, end: str) -> None:
+    asked = mqtt.properties(b"\x08" + mqtt.text(f"pos/v1/{name}/replies{end}"))
+    with Device(box.port, name, level=V5) as device:
+        assert device.tell(event(), props=asked).reason == 0
+    assert topic_of_another(box) == "1"
+    assert "stage_crashed" not in box.text
 
 
 # Away from the cloud -------------------------------------------------------------------------------------------------

@@ -33,17 +33,19 @@ def test_a_short_batch_says_nothing_about_the_link() -> None:
 def test_a_slow_batch_makes_the_next_one_smaller_but_never_empty() -> None:
     assert succeeded(SIZE, 100, 4.0, 2.0).records == 50
     assert succeeded(SIZE, 100, 1000.0, 2.0).records == 25
+    assert succeeded(SIZE, 20, 4.0, 2.0).records == 10
     assert succeeded(SIZE, 10, 4.0, 2.0).records == 5  # what was sent took so long, not what could have been sent
     one = BatchSize(records=1, ceiling=10, bytes_max=10)
     assert succeeded(one, 1, 100.0, 2.0).records == 1
-    assert halved(one).records == 1
-    assert halved(SIZE).records == 50
+    assert halved(one, 1).records == 1
+    assert halved(SIZE, 100).records == 50
+    assert halved(SIZE, 10).records == 5
 
 
 def test_base64_is_for_one_attempt() -> None:
     plain = BatchSize(records=1, ceiling=10, bytes_max=10, base64=True)
     assert not succeeded(plain, 1, 0.1, 2.0).base64
-    assert halved(plain).base64
+    assert halved(plain, 1).base64
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.core.events import (
+    DETAIL_CHARS_MAX,
     SEQUENCE_MAX,
     Event,
     Reason,
@@ -303,6 +304,11 @@ def test_the_excerpt_is_valid_text_even_where_it_is_cut_or_broken() -> None:
     assert unreadable.payload is None  # what cannot be read may hold anything
 
 
+def test_what_a_refusal_says_is_bounded_though_it_repeats_the_device() -> None:
+    assert refused(event(specversion="x" * 1000)).detail.endswith("x…")
+    assert len(refused(event(specversion="x" * 1000)).detail) == DETAIL_CHARS_MAX + 1
+
+
 CARDS: dict[str, bytes] = {
     "in a value": event(data=payment(card={"token": CARD})),
     "in a key": raw(b'{"' + CARD.encode() + b'":1}'),
@@ -335,6 +341,7 @@ CARDS_MALFORMED: dict[str, bytes] = {
     "too deep": raw(b"[" * 20 + CARD.encode() + b"]" * 20),
     "in UTF-16": CARDS["in text"].decode().encode("utf-16"),
     "verification value in cut JSON": b'{"cvv":"123"',
+    "in base64 in cut JSON": CARDS["in base64"][:-1],
 }
 CARDS_SCHEMA: dict[str, bytes] = {
     "as specversion": event(specversion=CARD),
@@ -342,6 +349,8 @@ CARDS_SCHEMA: dict[str, bytes] = {
     "as sequence": event(epoch="e", sequence=CARD + "x"),
     "verification value without an envelope": b'{"cvv":"123"}',
     "verification value in a schema refusal": event(specversion=None, cvc=123),
+    "in base64 beside data": event(type="x", data_base64=base64.b64encode(CARD.encode()).decode()),
+    "in base64 of another schema": event(specversion=None, data=None, data_base64=base64.b64encode(CARD.encode()).decode()),
 }
 
 
@@ -356,6 +365,8 @@ def test_nothing_of_a_card_stays_in_a_refusal(where: str) -> None:
     assert found.payload is None
     kept = json.dumps([found.id, found.epoch, found.sequence, found.detail, found.excerpt])
     assert CARD not in kept
+    assert "NDExMTExMTExMTExMTExMQ" not in kept
+    assert "IDQxMTExMTExMTExMTExMTE" not in kept
     assert not any(char.isdigit() for char in found.excerpt)
     assert '"123"' not in kept
 
@@ -370,10 +381,12 @@ def test_a_card_number_beyond_the_excerpt_masks_it_all_the_same() -> None:
     assert "99999" not in found.excerpt
 
 
-def test_a_refusal_of_the_journals_keeps_what_holds_no_card() -> None:
-    found = refuse("till-1", event(id="a"), Reason.CONFLICT, "said before", EXCERPT_MAX)
-    assert (found.reason, found.id, found.detail) == (Reason.CONFLICT, "a", "said before")
-    assert found.payload == event(id="a") or found.payload is not None
+@pytest.mark.parametrize("more", [{}, {"data": None, "data_base64": "3q2+7w=="}, {"subject": "Café №１"}, {"time": None}])
+def test_a_refusal_of_the_journals_keeps_what_holds_no_card(more: dict[str, Any]) -> None:
+    payload = event(**{"id": "a", "type": "x", "epoch": "e", "sequence": padded(7)} | more)
+    found = refuse("till-1", payload, Reason.CONFLICT, "said before", EXCERPT_MAX)
+    assert (found.reason, found.id, found.sequence, found.detail) == (Reason.CONFLICT, "a", 7, "said before")
+    assert found.payload == payload
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
