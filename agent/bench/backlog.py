@@ -22,6 +22,7 @@ class Backlog:
     """A journal that grows: filled with the cloud away, the agent killed between two fillings."""
 
     def __init__(self, plan: Plan) -> None:
+        _check_room(plan)
         self._plan = plan
         self._directory = plan.work / "backlog"
         self._since_ms = now_ms()
@@ -32,7 +33,6 @@ class Backlog:
     def grow(self, records: int) -> None:
         """Fill up to `records`, rounded up to the same number for each device; then SIGKILL the agent."""
         wanted = -(-records // DEVICES)
-        self._check_room(wanted * DEVICES)
         with NoCloud() as cloud_url, Box(self._directory, cloud_url) as box:
             box.start()
             while self._per_device < wanted:
@@ -48,7 +48,7 @@ class Backlog:
 
     def _fill(self, box: Box, count: int) -> None:
         job = Job(box.port, self._plan.level, DEVICES, WINDOW, count, self._since_ms, first=self._per_device + 1)
-        with Load(job) as load:
+        with Load(job, box) as load:
             load.begun()
             load.ended()
             load.outcome()
@@ -62,12 +62,11 @@ class Backlog:
             shutil.copy2(path, target / "state" / path.name)
         return target
 
-    def _check_room(self, records: int) -> None:
-        """BenchFailed early, rather than a full disk late."""
-        needed = int(records * RECORD_BYTES * 3 * SPARE_RATIO)
-        free = shutil.disk_usage(self._plan.work).free
-        if free < needed:
-            text = (
-                f"A backlog of {records:,} records needs {needed // 2**20:,} MiB of disk, {free // 2**20:,} are free."
-            )
-            raise BenchFailed("no_room", text, "Ask for less with --backlog, or choose a larger disk with --directory.")
+
+def _check_room(plan: Plan) -> None:
+    """BenchFailed early, rather than a full disk late."""
+    needed = int(plan.backlog * RECORD_BYTES * 3 * SPARE_RATIO)
+    free = shutil.disk_usage(plan.work).free
+    if free < needed:
+        text = f"A backlog of {plan.backlog:,} records needs {needed >> 20:,} MiB of disk, {free >> 20:,} are free."
+        raise BenchFailed("no_room", text, "Ask for less with --backlog, or choose a larger disk with --directory.")

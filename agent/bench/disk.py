@@ -36,7 +36,7 @@ def measure(plan: Plan, wanted: int) -> Disk:
         def point() -> _Point:
             return _Point(box.mark(), machine.device_written_bytes(plan.work))
 
-        with Load(plan.pressed(box.port, 1, wanted, bursts=True)) as load:
+        with Load(plan.pressed(box.port, 1, wanted, bursts=True), box) as load:
             load.begun()
             broker_s, begin = box.broker_cpu_s(), point()
             with wal.Counter(box.database, point) as log:

@@ -102,7 +102,7 @@ class Lane:
         data = self._sock.recv(RECEIVE_BYTES)
         now_ns = _now_ns()
         if not data:
-            raise Broken("the gate closed a connection: the agent's log says why")
+            raise Broken("the gate closed a connection")
         if self._rest:
             data = self._rest + data
         whole = len(data) >> 2
@@ -233,7 +233,7 @@ def _heard(anything: bool, before_ns: int) -> int:
     if anything:
         return now_ns
     if now_ns - before_ns > SILENCE_MAX_S * NS:
-        raise Broken(f"nothing was acknowledged for {SILENCE_MAX_S:.0f} s: look into the agent's log")
+        raise Broken(f"nothing was acknowledged for {SILENCE_MAX_S:.0f} s")
     return before_ns
 
 

@@ -23,7 +23,7 @@ def measure(plan: Plan, devices: int, window: int) -> Intake:
     with NoCloud() as cloud_url, Box(plan.work / name, cloud_url) as box:
         box.start()
         profile = Profile(box.pid, plan.directory / f"{name}.profile") if plan.profile else None
-        with Load(plan.pressed(box.port, devices, window)) as load:
+        with Load(plan.pressed(box.port, devices, window), box) as load:
             load.begun()
             broker_s, before = box.broker_cpu_s(), box.mark()
             with profile or nullcontext():

@@ -66,7 +66,7 @@ def _sell(plan: Plan, cloud: Cloud, box: Box) -> _Span:
         warm_up_s=times.live_warm_up_s,
         measure_s=times.live_s,
     )
-    with Load(job) as load:
+    with Load(job, box) as load:
         load.begun()
         others_s, before, cursor = cloud.cpu_s + box.broker_cpu_s(), box.mark(), _cursor(box)
         load.ended()

@@ -8,13 +8,14 @@ import msgspec
 
 from agent.bench import generator
 from agent.bench.generator import Job, Outcome
-from agent.bench.programs import BenchFailed
+from agent.bench.programs import BenchFailed, Box
 
 
 class Load:
     """One run of the generator. Use as a context manager; `begun`, `ended` and `outcome` wait, in this order."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, box: Box) -> None:
+        self._box = box
         command = [sys.executable, "-m", generator.__name__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
@@ -52,8 +53,7 @@ class Load:
     def _line(self) -> bytes:
         line = self._lines.readline()
         if line.startswith(b'{"error"'):
-            text = msgspec.json.decode(line)["error"]
-            raise BenchFailed("load_broken", f"The load was broken off: {text}.", "Its figures would be void.")
+            raise self._box.failure(f"broke the load off: {msgspec.json.decode(line)['error']}")
         if not line:
             raise BenchFailed("generator_gone", "The generator ended without an outcome.", "It has said why above.")
         return line

@@ -112,7 +112,7 @@ class Program:
         with suppress(OSError):
             tail = self._log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
             text += ". It said last:" + "".join(f"\n    {line}" for line in tail)
-        return BenchFailed("program_failed", f"{self.name} {text}", "Run the measurement again when that is cured.")
+        return BenchFailed("program_failed", f"{self.name} {text}", "Its figures would be void.")
 
 
 class Mark(NamedTuple):
@@ -182,6 +182,10 @@ class Box:
                 self.port = int(facts["gate"].rpartition(":")[2])
                 self._page = facts["page"].removeprefix("http://").rstrip("/")
                 self._ready.set()
+
+    def failure(self, text: str) -> BenchFailed:
+        """An error about the agent that carries the end of its log."""
+        return self._program.failure(text)
 
     def status(self) -> Snapshot:
         """What the box says of itself. BenchFailed when it does not answer."""

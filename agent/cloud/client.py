@@ -252,10 +252,10 @@ def _retry_after_s(value: str | None) -> float | None:
     """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
     try:
-        at = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError, TypeError):
         return None
-    return max(0.0, at.timestamp() - time.time())

@@ -106,8 +106,7 @@ def _has_other_digits(body: bytes) -> bool:
 
 
 def masked(head: bytes) -> bytes:
-    """The same bytes with every ASCII digit replaced, everything beyond ASCII and what may be base64: nothing of a number
-    is left."""
+    """The same bytes with every digit, everything beyond ASCII and what may be base64 replaced: no number is left."""
     plain = bytes(byte if byte < 128 else 63 for byte in head).translate(_MASK)
     return _ENCODED.sub(lambda found: b"*" * len(found[0]), plain)
 

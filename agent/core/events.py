@@ -9,6 +9,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -25,9 +26,16 @@ DETAIL_CHARS_MAX = 200
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 RESERVED_DEVICES = frozenset({"agent", "venue", "nightsafe"})
 _DEVICE = re.compile(DEVICE_PATTERN, re.ASCII)
+_EPOCH = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _WHITE = b" \t\r\n"
 _FLATTEN = bytes.maketrans(b"123456789", b"000000000")
 _ENDLESS = b"0" * 309  # the shortest integer that binary64 cannot hold
+
+
+@lru_cache(maxsize=4096)
+def epoch_allowed(epoch: str) -> bool:
+    """Whether an epoch can stand in a topic: letters, digits, dots, dashes, underscores, colons."""
+    return _EPOCH.fullmatch(epoch) is not None
 
 
 def device_allowed(name: str) -> bool:
@@ -326,6 +334,8 @@ def _sequence(envelope: _Envelope) -> int | str | None:
         return None
     if text is None or envelope.epoch is None:
         return "epoch and sequence go together: send both or neither"
+    if not epoch_allowed(envelope.epoch):
+        return "epoch has other characters than letters, digits, and . _ : -"
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
         return "sequence is not a string of 1 to 20 digits"
     number = int(text)
@@ -379,7 +389,7 @@ def _read_identity(payload: bytes) -> tuple[str | None, str | None, int | None]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None, None, None
     name = seen.id if isinstance(seen.id, str) and 0 < len(seen.id) <= NAME_CHARS_MAX else None
-    epoch = seen.epoch if isinstance(seen.epoch, str) and 0 < len(seen.epoch) <= 64 else None
+    epoch = seen.epoch if isinstance(seen.epoch, str) and epoch_allowed(seen.epoch) else None
     text = seen.sequence if isinstance(seen.sequence, str) else ""
     if epoch is None or not (text.isascii() and text.isdigit() and len(text) <= 20):
         return name, None, None

@@ -5,18 +5,20 @@ flight; the next batch is read meanwhile. It never drops, skips or reorders.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from agent.core import batches
 from agent.core.answers import BatchAnswer, CloudRefused
-from agent.core.errors import Held, Transient
+from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
 from agent.core.facts import DrainFacts
 from agent.drain.aftermath import Aftermath
 from agent.drain.ports import Clock, Cloud, Journal, Limits, Telling
 from agent.drain.progress import Progress
 from agent.drain.resume import Resumption, fork
+
+T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often a waiting drain shows that it lives."""
@@ -54,7 +56,9 @@ class Drain:
         self._look = asyncio.Event()
         self._nudge = asyncio.Event()
         self._resumed = False
-        self._ahead: asyncio.Task[Load | None] | None = None
+        self._ahead: asyncio.Task[Load | NightsafeError | None] | None = None
+        self._sent = journal.cursor()
+        """Position up to which the cloud has everything: the cursor, or before it when the cloud lost records."""
         self._min_interval_s = 0.0
 
     def wake(self) -> None:
@@ -122,12 +126,23 @@ class Drain:
         except CloudRefused as refused:
             self._resumed = self._resumed and refused.refusal.status not in (404, 409)
             return self._after(self._aftermath.after_refusal(refused))
-        except Held as held:
+        except (Held, JournalDamaged) as held:
             self._resumed = False
             return self._after(self._aftermath.hold(held))
         except Transient as failed:
             self._resumed = False
             return self._after(self._aftermath.after_cut(failed))
+
+    async def _heeded(self, work: Coroutine[Any, Any, T]) -> T:
+        """`work` to its end, with a sign of life each second: an upload may take long, and bounds itself."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                self._beat()
+                await asyncio.wait({task}, timeout=BEAT_S)
+        finally:
+            task.cancel()
+        return task.result()
 
     def _after(self, pause_s: float) -> float:
         """After a failure what was read ahead is read again, in the new size."""
@@ -141,13 +156,16 @@ class Drain:
 
     @property
     def _pending(self) -> bool:
-        return self._journal.last() > self._journal.cursor() - self._journal.base()
+        return self._journal.last() > self._sent - self._journal.base()
 
     def _first_sequence(self) -> int:
-        return self._journal.cursor() - self._journal.base() + 1
+        return self._sent - self._journal.base() + 1
 
     async def _resume(self) -> None:
-        state = await self._resumption.resume()
+        state = await self._heeded(self._resumption.resume())
+        self._sent = self._journal.base() + state.next - 1
+        if self._sent < self._journal.cursor():
+            self._progress.rewound(state.next)
         self._aftermath.size = batches.limited(self._aftermath.size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
         self._resumed = True
@@ -155,15 +173,27 @@ class Drain:
 
     async def _next_load(self) -> Load | None:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            return await ahead
-        return await self._load(self._journal.cursor())
+        if ahead is None:
+            return await self._load(self._sent)
+        load = await ahead
+        if isinstance(load, NightsafeError):
+            raise load
+        return load
+
+    async def _load_ahead(self, after: int) -> Load | NightsafeError | None:
+        """The batch behind the one in flight; a failure is raised only when it is that batch's turn."""
+        try:
+            return await self._load(after)
+        except NightsafeError as error:
+            return error
 
     async def _load(self, after: int) -> Load | None:
         size = self._aftermath.size
         records = await self._journal.batch(after, size.records, size.bytes_max)
         if not records:
             return None
+        if records[0].position != after + 1:
+            raise Held("records_missing", f"Record {after + 1 - self._journal.base()} is not here any more.", CALL)
         epoch, gzip = self._journal.epoch(), self._limits().gzip
         return Load(records, await self._cloud.prepare(epoch, records, gzip=gzip, base64=size.base64))
 
@@ -178,9 +208,9 @@ class Drain:
         self._progress.state = "syncing"
         self._aftermath.sending(len(records))
         if records[-1].sequence < self._journal.last() and not self._aftermath.size.base64:
-            self._ahead = group.create_task(self._load(records[-1].position), name="drain-ahead")
+            self._ahead = group.create_task(self._load_ahead(records[-1].position), name="drain-ahead")
         began_s = self._clock.boottime_s()
-        answer = await self._cloud.put(self._journal.epoch(), load.body)
+        answer = await self._heeded(self._cloud.put(self._journal.epoch(), load.body))
         took_s = self._clock.boottime_s() - began_s
         taken = await self._take(records, answer)
         if taken < len(records):
@@ -201,14 +231,18 @@ class Drain:
         if answer.safe >= answer.next:
             raise _strange(f"it calls {answer.safe} safe and lacks {answer.next}")
         base = self._journal.base()
-        await self._journal.advance(
-            base + answer.next - 1, max(self._journal.safe(), base + answer.safe), records[:count]
-        )
+        self._sent = base + answer.next - 1
+        new = [record for record in records[:count] if record.position > self._journal.cursor()]
+        if new:
+            await self._journal.advance(self._sent, max(self._journal.safe(), base + answer.safe), new)
         self._progress.uploaded(count)
         if answer.rejected:
             self._progress.rejected(answer)
         return count
 
 
+CALL = "Call support; nothing was dropped, and recording goes on."
+
+
 def _strange(what: str) -> Held:
-    return Held("answer_strange", f"The cloud's answer does not fit: {what}.", "Call support; nothing was dropped.")
+    return Held("answer_strange", f"The cloud's answer does not fit: {what}.", CALL)

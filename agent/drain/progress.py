@@ -73,6 +73,17 @@ class Progress:
             "Call support with the record's number; the cloud keeps it, and everything else went on.",
         )
 
+    def rewound(self, next_: int) -> None:
+        """The cloud lacks records that it had confirmed; they are sent again, and people are told."""
+        log.warning("cloud_rewound", next=next_)
+        self._telling.hold(
+            "cloud_rewound",
+            "warning",
+            "The cloud had lost records",
+            f"The cloud asked for record {next_} again, though it had confirmed later ones. They are sent again.",
+            "Tell the cloud's operator: it may have been restored from a backup. Nothing is lost here.",
+        )
+
     def failed(self, state: SyncState, error: NightsafeError, pause_s: float) -> None:
         """An attempt failed; the next one comes in `pause_s` seconds."""
         new = self.error is None or self.error.code != error.code

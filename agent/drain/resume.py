@@ -1,6 +1,6 @@
 """journal → [drain: where to go on] → cloud. After a start or a cut: asks the cloud where it stands.
 
-What the cloud has is believed only where its chain is ours. Forks, rewinds and closed streams hold the drain.
+What the cloud has is believed only where its chain is ours. Forks and closed streams hold the drain.
 """
 
 import structlog
@@ -57,12 +57,6 @@ class Resumption:
             raise fork(state.next)
         if state.next > 1 and await self._journal.rechash(base + state.next - 1) != state.head:
             raise fork(state.next)
-        if place == "rewound":
-            raise Held(
-                "cloud_rewound",
-                f"The cloud expects record {state.next} again, though it had confirmed {cursor}.",
-                "Call support: the cloud may have been restored from a backup. Nothing is lost; all records are here.",
-            )
         if place == "ahead":
             await self._catch_up(base + state.next - 1, base + state.safe)
 

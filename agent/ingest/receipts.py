@@ -8,14 +8,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import msgspec
 import structlog
 
 from agent.core.arrivals import Item, Outcome, Receipt
-from agent.core.errors import Transient
-from agent.core.events import Event, Refusal
+from agent.core.errors import Rejected, Transient
+from agent.core.events import Event, Refusal, epoch_allowed
 
 log = structlog.get_logger()
 
@@ -87,20 +86,31 @@ class Receipts:
             for topic, payload, correlation in answers:
                 await self._publisher.publish(topic, payload, correlation=correlation)
             for receipt in self._journal.receipts_due():
-                payload = encode(receipt, limits.gaps_shown_max, limits.refused_shown_max)
-                await self._publisher.publish(topic_of(receipt), payload, retain=True)
+                await self._publish(receipt, limits)
         except Transient as away:
             self._journal.receipts_all_due()
             log.debug("receipts_wait", code=away.code)
 
+    async def _publish(self, receipt: Receipt, limits: Limits) -> None:
+        topic = topic_of(receipt)
+        if topic is None:
+            return
+        try:
+            payload = encode(receipt, limits.gaps_shown_max, limits.refused_shown_max)
+            await self._publisher.publish(topic, payload, retain=True)
+        except Rejected as refused:
+            log.warning("receipt_left_out", device=receipt.device, code=refused.code)
 
-def topic_of(receipt: Receipt) -> str:
-    """Where a receipt is retained: older epochs have their own topic, percent-encoded where no topic could hold them."""
+
+def topic_of(receipt: Receipt) -> str | None:
+    """Where a receipt is retained: the newest epoch's at the device's own topic, older ones below it.
+
+    None where there is no place for it: events without an epoch, once the device has one.
+    """
     base = f"pos/v1/{receipt.device}/receipt"
-    if receipt.newest or receipt.epoch is None:
+    if receipt.newest:
         return base
-    level = "".join(char if char.isprintable() and char not in "/+#%" else quote(char, "") for char in receipt.epoch)
-    return f"{base}/{level}"
+    return f"{base}/{receipt.epoch}" if receipt.epoch is not None and epoch_allowed(receipt.epoch) else None
 
 
 def encode(receipt: Receipt, gaps_max: int, refused_max: int) -> bytes:

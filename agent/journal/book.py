@@ -7,47 +7,79 @@ folds in the records behind it, with the same code that folds new ones. Runs on 
 import json
 import sqlite3
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from agent.core.arrivals import Gap, Place, Receipt, Tally
+from agent.core.arrivals import Gap, OpenGaps, Place, Receipt, Tally
 from agent.core.events import content_digest
 from agent.journal.database import SQL
 
 AGENT: Final = "agent"
 """The device name of the box's own records."""
-REFUSED_KEPT: Final = 100
+TOLD_MAX: Final = 100
+"""The latest holes and refused events that a receipt names, and so what is kept of them at hand."""
+ASKED_MAX: Final = 20
+"""The lowest holes of one counting that are asked for at once."""
 
 
 class EpochBook:
-    """One counting of one device. `epoch` is None for events without one."""
+    """One counting of one device. `epoch` is None for events without one; `heard` once one of its events is stored.
 
-    __slots__ = ("device", "epoch", "id", "open_gaps", "receipt", "refused", "tally", "uploaded")
+    `receipt` and `holes` are what may be told, as of the last commit: the lowest holes are those to be asked for.
+    """
+
+    __slots__ = (
+        "device",
+        "epoch",
+        "heard",
+        "holes",
+        "id",
+        "lost",
+        "open_gaps",
+        "receipt",
+        "refused",
+        "tally",
+        "uploaded",
+    )
 
     def __init__(self, row: int, device: "DeviceBook", epoch: str | None) -> None:
         self.id = row
         self.device = device
         self.epoch = epoch
+        self.heard = False
         self.tally = Tally()
         self.uploaded = Tally()
-        self.open_gaps: dict[Gap, int] = {}
-        self.refused: deque[tuple[str | None, int | None, str, str]] = deque(maxlen=REFUSED_KEPT)
+        self.open_gaps = OpenGaps()
+        self.lost = Tally()
+        self.refused: deque[tuple[str | None, int | None, str, str]] = deque(maxlen=TOLD_MAX)
         self.receipt: Receipt | None = None
+        self.holes: tuple[Gap, ...] = ()
 
     def settle(self) -> None:
         """After a commit: what may be told from now on."""
         counted = self.epoch is not None
         contiguous = self.tally.contiguous
+        self.device.settle()
+        self.holes = self.tally.oldest_gaps(ASKED_MAX)
         self.receipt = Receipt(
             self.device.name,
             self.epoch,
             self.device.newest is self,
             contiguous if counted else None,
             min(self.uploaded.contiguous, contiguous) if counted else None,
-            self.tally.gaps(),
+            self.tally.latest_gaps(TOLD_MAX),
             tuple(self.refused),
         )
+
+
+class Figures(NamedTuple):
+    """A device's totals as of the last commit."""
+
+    stored_count: int
+    pending_count: int
+    pending_bytes: int
+    last_ms: int | None
 
 
 class DeviceBook:
@@ -55,6 +87,7 @@ class DeviceBook:
 
     __slots__ = (
         "epochs",
+        "figures",
         "id",
         "last_ms",
         "name",
@@ -74,6 +107,16 @@ class DeviceBook:
         self.recent: dict[str, tuple[bytes, int]] = {}
         self.stored_count = self.stored_bytes = self.uploaded_count = self.uploaded_bytes = 0
         self.last_ms: int | None = None
+        self.figures = Figures(0, 0, 0, None)
+
+    def settle(self) -> None:
+        """After a commit: what may be told from now on."""
+        self.figures = Figures(
+            self.stored_count,
+            self.stored_count - self.uploaded_count,
+            self.stored_bytes - self.uploaded_bytes,
+            self.last_ms,
+        )
 
 
 class _Stored(msgspec.Struct):
@@ -107,6 +150,8 @@ class Book:
         """Countings whose written figures are older than the log."""
         self.committed = 0
         """The last position that is durable."""
+        self.committed_bytes = 0
+        """Bytes of the events that wait for the cloud, as of the last commit."""
 
     @property
     def sequence(self) -> int:
@@ -146,6 +191,11 @@ class Book:
             device.newest = counting
         return counting
 
+    def settle(self) -> None:
+        """After a commit: what may be told from now on."""
+        self.committed = self.position
+        self.committed_bytes = self.pending_bytes
+
     @property
     def unprojected(self) -> int:
         """Records behind the watermark."""
@@ -167,6 +217,7 @@ def load(connection: sqlite3.Connection) -> Book:
     by_row = {device.id: device for device in book.devices.values()}
     for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
         counting = book._add_counting(row, by_row[owner], epoch or None)
+        counting.heard = True
         counting.tally = Tally(contiguous, _ranges(ranges))
         counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
     book.boots = {name: row for row, name in run(SQL["read_boots"])}
@@ -174,16 +225,16 @@ def load(connection: sqlite3.Connection) -> Book:
     for row, first, last, opened_ms, state in run(SQL["read_gaps"]):
         counting = book.epochs[row]
         if state == "open":
-            counting.open_gaps[Gap(first, last)] = opened_ms
+            counting.open_gaps.open(Gap(first, last), opened_ms)
         else:
-            counting.tally.add_range(first, last)
-            counting.uploaded.add_range(first, last)
+            note_used_up(counting, first, last)
+            counting.lost.add_range(first, last)
     read_refused(connection, book)
     book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
     book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
     oldest = run(SQL["read_recorded"], (book.cursor,)).fetchone()
     book.oldest_ms = oldest[0] if oldest else None
-    book.committed = book.position
+    book.settle()
     for counting in book.epochs.values():
         counting.settle()
     return book

@@ -27,6 +27,8 @@ PAGE_BYTES: Final = 2048
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 """Size of the write-ahead log at which it is copied into the database file."""
 BUSY_TIMEOUT_MS: Final = 5000
+CHECKPOINT_TRIES: Final = 6
+"""How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
 
 
 def named_statements() -> dict[str, str]:
@@ -100,7 +102,7 @@ def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -
     run(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     run("pragma journal_mode = wal")
     run("pragma synchronous = full")
-    run("pragma wal_checkpoint(truncate)")  # before anything is acknowledged: see docs/decisions/0004
+    _checkpoint(connection)
     for pragma in ("foreign_keys = off", "trusted_schema = off", "secure_delete = on", "temp_store = memory"):
         run(f"pragma {pragma}")
     run(f"pragma wal_autocheckpoint = {CHECKPOINT_BYTES // PAGE_BYTES}")
@@ -116,6 +118,23 @@ def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -
                 "Put the state directory on a local disk with a file system that supports shared memory.",
             )
     _migrate(connection)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Make durable what an earlier process left in the log, before anything is acknowledged: see docs/decisions/0004.
+
+    Raises Held when another program keeps it from happening.
+    """
+    for _ in range(CHECKPOINT_TRIES):
+        busy, _, _ = connection.execute("pragma wal_checkpoint(truncate)").fetchone()
+        if not busy:
+            return
+        log.warning("journal_checkpoint_waits", reason="another program reads the journal")
+    raise Held(
+        "journal_read",
+        "Another program reads the journal, so what an earlier run left in its log cannot be made durable.",
+        "End the other program (`nightsafe verify` or `queue export`, or a database tool), then start again.",
+    )
 
 
 def _read_only(connection: sqlite3.Connection, cache_bytes: int) -> None:

@@ -14,7 +14,7 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
         cursor=book.cursor - book.base,
         safe=book.safe - book.base,
         pending_count=book.committed - book.cursor,
-        pending_bytes=book.pending_bytes,
+        pending_bytes=book.committed_bytes,
         oldest_pending_at=to_text(book.oldest_ms) if book.oldest_ms is not None else None,
         quarantined_count=book.quarantined_count,
         committing=committing,
@@ -25,17 +25,17 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
 
 
 def _device_facts(device: DeviceBook) -> DeviceFacts:
-    newest = device.newest
-    counted = newest is not None and newest.epoch is not None
+    receipt = device.newest.receipt if device.newest is not None else None
+    figures = device.figures
     return DeviceFacts(
         device=device.name,
-        epoch=newest.epoch if newest else None,
-        stored=newest.tally.contiguous if newest and counted else None,
-        uploaded=min(newest.uploaded.contiguous, newest.tally.contiguous) if newest and counted else None,
-        gaps=tuple((gap.first, gap.last) for gap in newest.tally.gaps()) if newest else (),
+        epoch=receipt.epoch if receipt else None,
+        stored=receipt.stored if receipt else None,
+        uploaded=receipt.uploaded if receipt else None,
+        gaps=receipt.gaps if receipt else (),
         refused_count=sum(len(counting.refused) for counting in list(device.epochs.values())),
-        stored_count=device.stored_count,
-        pending_count=device.stored_count - device.uploaded_count,
-        pending_bytes=device.stored_bytes - device.uploaded_bytes,
-        last_event_at=to_text(device.last_ms) if device.last_ms is not None else None,
+        stored_count=figures.stored_count,
+        pending_count=figures.pending_count,
+        pending_bytes=figures.pending_bytes,
+        last_event_at=to_text(figures.last_ms) if figures.last_ms is not None else None,
     )

@@ -79,6 +79,8 @@ class Fold:
                 return Outcome.DUPLICATE
             return self._take_refusal(_conflict(event))
         counting = device.epochs.get(event.epoch) or self._new_counting(device, event.epoch)
+        if not counting.heard:
+            self._first_heard(counting)
         place = self._store(counting, event.sequence, event.body)
         device.recent[event.id] = (event.digest, book.position)
         if place is not Place.NEXT and place is not None:
@@ -111,20 +113,27 @@ class Fold:
         self._store(counting, None, msgspec.json.encode(event))
 
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
-        """The first event of an epoch: what an older one still lacks will not come any more."""
-        if epoch is not None:
-            for older in device.epochs.values():
-                for gap in tuple(older.open_gaps):
-                    self._lose_gap(older, gap)
         newest = device.newest
         counting = self.book.counting(self.connection, device, epoch)
         if newest is not None and device.newest is not newest:
             self.touched.add(newest)  # its receipt moves to the older epochs' topic
         return counting
 
+    def _first_heard(self, counting: EpochBook) -> None:
+        """The first event of an epoch is stored: what an older one still lacks will not come any more."""
+        counting.heard = True
+        if counting.epoch is None:
+            return
+        for older in counting.device.epochs.values():
+            if older is not counting:
+                for gap in older.open_gaps:
+                    self._lose_gap(older, gap)
+
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None
         if place is Place.REUSED:
+            if counting.lost.holds(event.sequence):
+                return  # it was given up, and came all the same
             self.reused.append(event)
             data = {
                 "condition": "sequence_reused",
@@ -140,29 +149,28 @@ class Fold:
             self._fill_gap(counting, event.sequence)
 
     def _open_gap(self, counting: EpochBook, sequence: int) -> None:
-        gap = next(found for found in reversed(counting.tally.gaps()) if found.last == sequence - 1)
-        counting.open_gaps[gap] = self.stamp.wall_ms
+        (gap,) = counting.tally.latest_gaps(1)
+        counting.open_gaps.open(gap, self.stamp.wall_ms)
         self.connection.execute(SQL["open_gap"], (counting.id, gap.first, gap.last, self.stamp.wall_ms))
         self._own("nightsafe.gap.opened", _gap_data(counting, gap))
 
     def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
-        gap = next((found for found in counting.open_gaps if found.first <= sequence <= found.last), None)
-        if gap is not None and not any(
-            gap.first <= hole.last and hole.first <= gap.last for hole in counting.tally.gaps()
-        ):
+        gap = counting.open_gaps.at(sequence)
+        if gap is not None and counting.tally.covers(*gap):
             self._end_gap(counting, gap, "closed")
 
     def _lose_gap(self, counting: EpochBook, gap: Gap) -> None:
         """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
-        opened_ms = counting.open_gaps.pop(gap)
+        opened_ms = counting.open_gaps.end(gap)
         self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
-        for hole in [hole for hole in counting.tally.gaps() if gap.first <= hole.first <= gap.last]:
+        for hole in counting.tally.gaps_within(gap):
             self.connection.execute(SQL["open_gap"], (counting.id, hole.first, hole.last, opened_ms))
             self._end_gap(counting, hole, "lost")
             note_used_up(counting, *hole)
+            counting.lost.add_range(*hole)
 
     def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
-        counting.open_gaps.pop(gap, None)
+        counting.open_gaps.end(gap)
         self.connection.execute(SQL["end_gap"], (state, counting.id, gap.first))
         self._own(f"nightsafe.gap.{state}", _gap_data(counting, gap))
         self.book.touched.add(counting)

@@ -15,6 +15,9 @@ from agent.core.errors import JournalDamaged
 from agent.core.instants import to_text
 from agent.journal.database import SQL, Database
 
+MEMBERS_BYTES = 640
+"""What a record has around its event in a batch, at most about so many bytes."""
+
 
 class Stored(NamedTuple):
     """One record of the log. `sequence` is its place in the stream, `device_sequence` the device's own counter."""
@@ -62,7 +65,7 @@ class Reader:
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         """Records behind position `after`, at least one if there is one, as far as both limits allow.
 
-        `bytes_max` counts the events' bytes. Raises JournalDamaged at a record whose seal does not hold.
+        `bytes_max` counts the batch's decoded body. Raises JournalDamaged at a record whose seal does not hold.
         """
         return await self._database.run(lambda connection: self._batch(connection, after, records_max, bytes_max))
 
@@ -92,7 +95,7 @@ class Reader:
                 rechash,
                 event,
             ) in rows:
-                size += len(event)
+                size += len(event) + MEMBERS_BYTES
                 if found and size > bytes_max:
                     cursor.close()
                     return found

@@ -15,7 +15,7 @@ import structlog
 
 from agent.core import chain
 from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
-from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
+from agent.core.errors import Held, JournalDamaged, NightsafeError, Rejected, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
@@ -231,7 +231,7 @@ class Journal:
                     connection.execute("rollback")
                 self._book = _read_back(connection)
                 raise
-            self._book.committed = self._book.position
+            self._book.settle()
             for counting in changed:
                 counting.settle()
             return result, changed
@@ -308,7 +308,9 @@ class Journal:
         """Note what a person decided about a refused event."""
 
         def work(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
-            connection.execute(SQL["settle_quarantine"], (state, actor, note, number))
+            settled = connection.execute(SQL["settle_quarantine"], (state, actor, note, number)).rowcount
+            if not settled:
+                raise Rejected("quarantine_none", f"Entry {number} was handled by somebody else meanwhile.")
             self._book.quarantined_count = connection.execute(SQL["count_quarantined"]).fetchone()[0]
             return None, books.read_refused(connection, self._book)
 
@@ -335,12 +337,12 @@ class Journal:
         ]
 
     def open_gaps(self) -> list[tuple[str, str, int, int]]:
-        """The holes as of the last commit: (device, epoch, first, last)."""
+        """The holes to be asked for, as of the last commit: (device, epoch, first, last)."""
         return [
-            (receipt.device, receipt.epoch, first, last)
+            (counting.device.name, counting.epoch, first, last)
             for counting in list(self._book.epochs.values())
-            if (receipt := counting.receipt) is not None and receipt.gaps and receipt.epoch is not None
-            for first, last in receipt.gaps
+            if counting.holes and counting.epoch is not None
+            for first, last in counting.holes
         ]
 
     def receipts_all_due(self) -> None:

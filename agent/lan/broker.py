@@ -77,6 +77,8 @@ class Broker:
                 ready()
                 self.starts_count += 1
                 log.info("broker_started", pid=process.pid, starts=self.starts_count)
+            else:
+                await _terminate(process)
             stopped = await _ended(process, stop)
             if stopped:
                 await _terminate(process)

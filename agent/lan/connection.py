@@ -453,6 +453,7 @@ class DeviceConnection(asyncio.Protocol):
     def _not_stored(self) -> None:
         """Nothing is acknowledged: the device keeps its events, and is sent away to come again."""
         if self._unstored is None:
+            self.hold(Hold.STOPPING)  # what comes later must not be stored before what was not
             text = "nothing can be stored right now: keep your events and connect again"
             self._unstored = self._loop.call_later(
                 self._limits.refuse_delay_s, self._close_saying, packets.QUOTA_EXCEEDED, text

@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.core.arrivals import Item, Outcome
-from agent.core.errors import Transient
+from agent.core.errors import Rejected, Transient
 from agent.core.events import device_allowed
 
 log = structlog.get_logger()
@@ -79,6 +79,8 @@ class Session:
             await client.publish(topic, payload, qos=qos, retain=retain, properties=properties, timeout=PUBLISH_S)
         except aiomqtt.MqttError as error:
             raise Transient("broker_away", f"The broker did not take a message: {error}.") from error
+        except ValueError as error:
+            raise Rejected("topic_invalid", f"Nothing can be published at {topic!r}: {error}.") from error
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Keep the session until `stop`."""

@@ -163,6 +163,17 @@ def _first_crash(group: BaseExceptionGroup[BaseException]) -> StageCrashed | Non
     return None
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """The one error that a task group wraps, or the group itself when there are several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, NightsafeError) else f"{type(error).__name__}: {error}"
+
+
 async def _wait(event: asyncio.Event, limit_s: float) -> None:
     """Until the event is set, at most `limit_s` seconds."""
     with suppress(TimeoutError):
@@ -211,7 +222,10 @@ class _Running:
                 self.orderly = False
                 log.warning("stage_failed_stopping", stage=self.name, exc_info=error)
                 return
-            raise StageCrashed(self.name, f"failed: {type(error).__name__}: {error}") from error
+            cause = _innermost(error)
+            if self.entry.vital:
+                log.error("stage_crashed", stage=self.name, exc_info=cause)
+            raise StageCrashed(self.name, f"failed: {_words(cause)}") from cause
         if not self.stop.is_set():
             raise StageCrashed(self.name, "ended without being asked to")
 

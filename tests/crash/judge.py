@@ -4,6 +4,7 @@
 the export.
 """
 
+from base64 import b64decode
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class _Line(msgspec.Struct):
     recordedtime: str
     device: str
     rechash: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"")
+    data_base64: str = ""
 
 
 _id = msgspec.json.Decoder(_Event).decode
@@ -140,7 +142,8 @@ def chained(exported: Iterable[bytes]) -> list[bytes]:
         epoch = epoch or line.epoch
         assert line.epoch == epoch, f"line {at}: another epoch, {line.epoch}"
         assert line.sequence == f"{at:020d}", f"line {at}: sequence {line.sequence}"
-        head = seal(head, at, line.recordedtime, line.device, bytes(line.data))
+        event = bytes(line.data) or b64decode(line.data_base64, validate=True)
+        head = seal(head, at, line.recordedtime, line.device, event)
         assert line.rechash == head.hex(), f"line {at}: a wrong rechash"
         seals.append(head)
     return seals

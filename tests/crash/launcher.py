@@ -7,11 +7,14 @@ such switch; everything here is put over its code from outside.
 import sqlite3
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from agent import cli
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.journal import database
 from agent.journal.writer import Journal
+
+LAUNCHER = Path(__file__)
 
 
 def sync_nothing() -> None:

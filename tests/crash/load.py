@@ -43,6 +43,7 @@ class Load:
             till.port = port
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._failure: BaseException | None = None
+        self._stop = threading.Event()
 
     def start(self) -> None:
         self._thread.start()
@@ -57,9 +58,10 @@ class Load:
                 till.close()
 
     async def _all(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for till in self.tills:
-                group.create_task(till.run())
+        running = asyncio.gather(*(till.run() for till in self.tills))
+        while not running.done() and not self._stop.is_set():
+            await asyncio.wait({running}, timeout=0.1)
+        running.cancel() if self._stop.is_set() else await running
 
     @property
     def told_count(self) -> int:
@@ -89,6 +91,11 @@ class Load:
             till.making = False
         self._until(lambda: not self._thread.is_alive(), "everything that was made is told", within_s)
         assert self._failure is None, f"the load failed: {self._failure!r}"
+
+    def abandon(self) -> None:
+        """End the devices as they are, whatever they were told."""
+        self._stop.set()
+        self._thread.join(10)
 
     @property
     def surprises(self) -> list[str]:

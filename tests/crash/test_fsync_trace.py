@@ -7,15 +7,14 @@ tells first; otherwise it would prove nothing.
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from tests.crash.launcher import LAUNCHER
 from tests.crash.trace import Answered, calls, told_too_early, traced
 from tests.integration import mqtt
 from tests.integration.machine import Box
 from tests.integration.mqtt import V4, V5, Device
 from tests.sales import counted
 
-LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 SPACED, BURST = 20, 20
 PAUSE_S = 0.02
 """Between two spaced events: each has a commit of its own."""
@@ -42,16 +41,16 @@ def sell(device: Device, qos: int) -> list[Answered]:
 
 def trial(box: Box, level: int = V4, qos: int = 1) -> tuple[dict[bytes, str], int]:
     """Who was told too early, and how many were told at all."""
-    with Device(box.port, f"till-{level}-{qos}", level=level) as device:
-        host, port = device.socket.getsockname()
-        with traced(box.pid, box.directory) as trace:
-            answered = sell(device, qos)
-            time.sleep(0.1)
-        return told_too_early(calls(trace), f"->{host}:{port}]", answered), len(answered)
+    device = Device(box.port, f"till-{level}-{qos}", level=level)
+    host, port = device.socket.getsockname()
+    with device, traced(box.pid, box.directory) as trace:
+        answered = sell(device, qos)
+        time.sleep(0.1)
+    return told_too_early(calls(trace), f"->{host}:{port}]", answered), len(answered)
 
 
 def culprit(box: Box, broken: str) -> Box:
-    box.command = [sys.executable, LAUNCHER, broken]
+    box.command = [sys.executable, str(LAUNCHER), broken]
     return box.start()
 
 

@@ -41,7 +41,6 @@ class Venue:
         self.proxy = Proxy(("127.0.0.1", self.front.port))
         self.box = quick_box(self.proxy.url, settings)
         self.disk = Disk(self.box)
-        self._numbers = count(1)
         self._names = count(1)
         self._cursor = 0
 
@@ -62,11 +61,11 @@ class Venue:
         path.write_text(token + "\n")
         path.replace(self.box.directory / "token")
 
-    def sell(self, events: int, note: str = "") -> None:
-        """So many new events of one device: told, so on the disk."""
-        name = f"till-{next(self._names)}"
-        with Device(self.box.port, name) as device:
-            frames = [device.frame(counted("e1", number, subject=note or None)) for number in range(1, events + 1)]
+    def sell(self, events: int) -> None:
+        """So many new events of a new device: told, so on the disk."""
+        device = Device(self.box.port, f"till-{next(self._names)}")
+        frames = [device.frame(counted("e1", number)) for number in range(1, events + 1)]
+        with device:
             for at in range(0, events, 32):
                 device.send(*frames[at : at + 32])
                 device.packets(len(frames[at : at + 32]))

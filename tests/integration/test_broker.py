@@ -111,7 +111,9 @@ def closed() -> Iterator[Box]:
     try:
         box.start()
         for name in ("till-1", "till-2"):
-            subprocess.run(["mosquitto_passwd", "-b", box.state / "mosquitto.passwords", name, f"of {name}"], check=True)
+            subprocess.run(
+                ["mosquitto_passwd", "-b", box.state / "mosquitto.passwords", name, f"of {name}"], check=True
+            )
         os.kill(box.mosquitto_pid(), signal.SIGHUP)
 
         def known() -> bool:
@@ -177,7 +179,10 @@ def test_a_device_writes_and_reads_its_own_topics_only(closed: Box) -> None:
         assert till.send(hello("till-1", V5)).packet().body[1] == 0
         assert other.send(hello("till-2", V5)).packet().body[1] == 0
         for at, topic in enumerate(["#", "pos/v1/till-1/#", "pos/v1/+/state"], 1):
-            assert other.send(mqtt.subscribe(topic, packet_id=at, level=V5)).packet().kind in (mqtt.SUBACK, mqtt.PUBLISH)
+            assert other.send(mqtt.subscribe(topic, packet_id=at, level=V5)).packet().kind in (
+                mqtt.SUBACK,
+                mqtt.PUBLISH,
+            )
         for at, topic in enumerate(ours + others, 1):
             till.send(mqtt.publish(topic, b"{}", packet_id=at, level=V5))
             got = till.packet()

@@ -1,4 +1,4 @@
-"""No card number ever reaches the disk: not in the journal, its log file, the quarantine, the broker's files or the log."""
+"""No card number ever reaches the disk: no journal, quarantine, broker's file, log or cloud has one."""
 
 import base64
 import json
@@ -20,7 +20,15 @@ def disguises(number: str) -> Iterable[bytes]:
     spaced, dotted = " ".join(number), f"{number[:4]}.{number[4:8]}.{number[8:12]}.{number[12:]}"
     escaped = "".join(f"\\u{ord(digit):04x}" for digit in number)
     plain = event(type="x", data=None)[:-1]
-    for text in (number, spaced, "-".join(number), dotted, f"exp 12/27 {number} 123", f"%B{number}^DOE^2512", f"PAN{number}"):
+    for text in (
+        number,
+        spaced,
+        "-".join(number),
+        dotted,
+        f"exp 12/27 {number} 123",
+        f"%B{number}^DOE^2512",
+        f"PAN{number}",
+    ):
         yield event(type="x", data=text)
         yield event(data=payment(card={"token": text}))
         yield event(id=text)

@@ -26,7 +26,9 @@ def seeds(chance: random.Random) -> list[bytes]:
     name = f"fuzz-{chance.randrange(20)}"
     topic = f"pos/v1/{name}/events"
     will = chance.choice([None, (topic, event()), ("a/b", b"gone")])
-    props = chance.choice([b"\0", mqtt.properties(b"\x17\0"), mqtt.properties(b"\x11\0\0\0\5", mqtt.user_property("a", "b"))])
+    props = chance.choice(
+        [b"\0", mqtt.properties(b"\x17\0"), mqtt.properties(b"\x11\0\0\0\5", mqtt.user_property("a", "b"))]
+    )
     frames = [mqtt.connect(name, username=chance.choice([name, None]), level=level, will=will, props=props)]
     for at in range(chance.randrange(6)):
         frames.append(

@@ -237,16 +237,21 @@ def test_answers_do_not_pile_up_for_a_device_that_never_reads_them(new_box: Call
         raw.settimeout(5.0)
         raw.connect(("127.0.0.1", mine.port))
         raw.sendall(mqtt.connect("deaf", username="deaf", level=V5))
-        wordy = event(specversion="x" * 450)  # its refusal repeats what it says
+        wordy = event(specversion="é" * 200)  # its refusal repeats what it says
         frame = mqtt.publish("pos/v1/deaf/events", wordy, level=V5) * 500
         raw.settimeout(0.5)
         with pytest.raises(TimeoutError):
             raw.sendall(frame * 400)
-        taken = mine.counts()["events_total"]
-        other.tell(event())
-        other.ping()
-        assert mine.counts()["events_total"] == taken + 1
-        assert taken < 20_000, taken
+        taken = 0
+
+        def still() -> bool:
+            nonlocal taken
+            before, taken = taken, mine.counts()["events_total"]
+            other.tell(event())
+            return taken - before <= 1
+
+        until(still, "the gate reads no more from it")
+        assert taken < 20_000
 
 
 def test_a_subscriber_that_does_not_read_harms_nobody(box: Box, name: str) -> None:

@@ -70,7 +70,11 @@ def test_a_state_directory_too_deep_for_a_unix_socket_is_named(new_box: Callable
 def test_one_journal_serves_one_agent_one_venue_and_no_older_program(new_box: Callable[..., Box]) -> None:
     box = new_box().start()
     second = subprocess.run(
-        [*NIGHTSAFE, "run", "--config", str(box.config)], capture_output=True, text=True, timeout=START_MAX_S, check=False
+        [*NIGHTSAFE, "run", "--config", str(box.config)],
+        capture_output=True,
+        text=True,
+        timeout=START_MAX_S,
+        check=False,
     )
     assert second.returncode == 1
     assert f"Another Nightsafe (process {box.pid}) already uses {box.state}" in second.stderr

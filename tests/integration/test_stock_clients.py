@@ -57,7 +57,11 @@ class Client:
         self.gone = threading.Event()
         self.session_present = False
         self.paho = client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=name, protocol=VERSIONS[version], reconnect_on_failure=False, **options
+            CallbackAPIVersion.VERSION2,
+            client_id=name,
+            protocol=VERSIONS[version],
+            reconnect_on_failure=False,
+            **options,
         )
         self.v5 = version == "v5"
         client.username_pw_set(name)

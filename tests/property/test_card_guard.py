@@ -52,14 +52,16 @@ def written(draw: st.DrawFn) -> str:
         return "".join(digit + draw(joins) for digit in number[:-1]) + number[-1]
     if way == "among digits":
         mark = draw(marks)
-        return draw(st.sampled_from(["", "12", "2026"])) + mark + number + mark + draw(st.sampled_from(["12/27", "123"]))
+        return (
+            draw(st.sampled_from(["", "12", "2026"])) + mark + number + mark + draw(st.sampled_from(["12/27", "123"]))
+        )
     if way == "grouped":
         ends = (4, 10) if len(number) == 15 and number[0] == "3" else (4, 8, 12)
         return draw(marks).join(number[low:high] for low, high in zip((0, *ends), (*ends, None), strict=True))
     if way == "single":
         return draw(marks).join(number)
     if way == "other digits":
-        zero = ord(draw(st.sampled_from("٠०０")))
+        zero = ord(draw(st.sampled_from("\u0660\u0966\uff10")))
         return "".join(chr(zero + int(digit)) for digit in number)
     return number
 
@@ -72,7 +74,9 @@ def planted(draw: st.DrawFn) -> dict[str, Any]:
     """An event with a card number somewhere in it."""
     text: Any = draw(written())
     event = fields(type="x", epoch="e", sequence=padded(7), data={"a": [1, {"b": "c"}]})
-    place = draw(st.sampled_from(["value", "key", "deep", "id", "subject", "type", "extension", "number", "nested json"]))
+    place = draw(
+        st.sampled_from(["value", "key", "deep", "id", "subject", "type", "extension", "number", "nested json"])
+    )
     if place == "number":
         event["data"] = int(draw(numbers()))
         return event
@@ -90,7 +94,7 @@ def planted(draw: st.DrawFn) -> dict[str, Any]:
     return event
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(planted(), st.booleans())
 def test_a_card_number_is_refused_wherever_and_however_it_is_written(event: dict[str, Any], escaped: bool) -> None:
     payload = json.dumps(event, ensure_ascii=escaped).encode()
@@ -102,7 +106,7 @@ def test_a_card_number_is_refused_wherever_and_however_it_is_written(event: dict
         assert cards.text_clean(kept)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(planted(), st.data())
 def test_nothing_of_a_card_stays_when_the_event_is_broken_as_well(event: dict[str, Any], data: st.DataObject) -> None:
     payload = json.dumps(event).encode()
@@ -115,7 +119,7 @@ def test_nothing_of_a_card_stays_when_the_event_is_broken_as_well(event: dict[st
         assert cards.text_clean(verdict.payload.decode("utf-8", "replace"))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.one_of(
         st.uuids().map(str),

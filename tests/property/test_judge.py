@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from typing import Any
 
 from hypothesis import event, example, given, settings
@@ -86,7 +87,8 @@ def fits(said: dict[str, Any]) -> bool:
     if epoch is None and sequence is None:
         return True
     return (
-        is_text(epoch, 64)
+        isinstance(epoch, str)
+        and re.fullmatch("[A-Za-z0-9._:-]{1,64}", epoch) is not None
         and isinstance(sequence, str)
         and sequence.isascii()
         and sequence.isdigit()
@@ -109,13 +111,14 @@ def expected(payload: bytes) -> Reason | None:
     return None if isinstance(value, dict) and fits(value) else Reason.SCHEMA
 
 
-# Text that is nearly JSON ----------------------------------------------------------------------------------------------
+# Text that is nearly JSON ---------------------------------------------------------------------------------------------
 
 words = st.text(max_size=6).map(lambda text: json.dumps(text, ensure_ascii=len(text) % 2 == 0))
 raw_strings = st.sampled_from(
     [
-        '"a"', '"b"', '"\\u0061"', '"\\u0000"', '"\\ud800"', '"\\udc00"', '"\\ud83c\\udf7a"', '"\\/"', '"\\x"', '"\n"', '"é"',
-        '"\\\\u0000"', '"\x7f"', '"\\ud800\\ud800"', '"\\uD83C"', '"', '"\\u00"', "'a'", '""', '"\\b\\f\\n\\r\\t\\""',
+        '"a"', '"b"', '"\\u0061"', '"\\u0000"', '"\\ud800"', '"\\udc00"', '"\\ud83c\\udf7a"', '"\\/"', '"\\x"', '"\n"',
+        '"é"', '"\\\\u0000"', '"\x7f"', '"\\ud800\\ud800"', '"\\uD83C"', '"', '"\\u00"', "'a'", '""',
+        '"\\b\\f\\n\\r\\t\\""',
     ]
 )  # fmt: skip
 numbers = st.one_of(
@@ -123,8 +126,9 @@ numbers = st.one_of(
     st.floats(-1e9, 1e9).map(lambda number: repr(round(number, 3))),
     st.sampled_from(
         [
-            "1e999", "-1e999", "1e308", "1.8e308", "1e-999", "NaN", "Infinity", "-Infinity", "-0", "-0.0", "01", "+1", ".5",
-            "1.", "1e", "1E+2", "0x1", "9" * 309, "1" + "0" * 308, "1" + "0" * 309, "9" * 400, "true", "false", "null", "nul",
+            "1e999", "-1e999", "1e308", "1.8e308", "1e-999", "NaN", "Infinity", "-Infinity", "-0", "-0.0", "01", "+1",
+            ".5", "1.", "1e", "1E+2", "0x1", "9" * 309, "1" + "0" * 308, "1" + "0" * 309, "9" * 400, "true",
+            "false", "null", "nul",
         ]
     ),
 )  # fmt: skip
@@ -168,7 +172,9 @@ def payloads(draw: st.DrawFn) -> bytes:
         for name in draw(st.sampled_from([("epoch", "sequence"), ("data",), ("time", "subject"), ("id",), ("epoch",)])):
             attributes.pop(name, None)
     listed = [(json.dumps(name), text) for name, text in attributes.items()]
-    listed += draw(st.lists(st.tuples(st.one_of(words, st.sampled_from(['"id"', '"\\u0069d"', '"z"'])), values), max_size=1))
+    listed += draw(
+        st.lists(st.tuples(st.one_of(words, st.sampled_from(['"id"', '"\\u0069d"', '"z"'])), values), max_size=1)
+    )
     listed = draw(st.permutations(listed)) if draw(st.booleans()) else listed
     gap = draw(blank)
     text = gap + "{" + ",".join(f"{name}{gap}:{value}" for name, value in listed) + "}" + draw(blank)
@@ -180,7 +186,7 @@ def payloads(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(payloads())
 @example(b'{"specversion":"1.0","id":"a","source":"s","type":"x","data":' + b"9" * 309 + b"}")
 @example(b'{"specversion":"1.0","id":"a","source":"s","type":"x","data":[[[[[[[1]]]]]]]}')
@@ -199,7 +205,7 @@ def test_judge_agrees_with_a_slow_strict_reading(payload: bytes) -> None:
         assert verdict.reason is wanted, verdict
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=300),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.lan import packets
-from agent.lan.packets import BadAuthentication, Malformed, Unsupported, V4, V5
+from agent.lan.packets import V4, V5, BadAuthentication, Malformed, Unsupported
 from tests.integration import mqtt
 
 ERRORS = (Malformed, Unsupported, BadAuthentication)
@@ -40,7 +40,7 @@ def tried(parse: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(connects())
 def test_a_good_connect_is_parsed_and_can_be_given_a_name(body: bytes) -> None:
     found = packets.parse_connect(body)
@@ -50,7 +50,7 @@ def test_a_good_connect_is_parsed_and_can_be_given_a_name(body: bytes) -> None:
         assert packets.parse_connect(again[mqtt.read_varint(again, 1)[1] :]).username == "till-1"
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(connects(), st.data())
 def test_a_damaged_connect_is_parsed_or_refused(body: bytes, data: st.DataObject) -> None:
     raw = bytearray(body)
@@ -61,7 +61,7 @@ def test_a_damaged_connect_is_parsed_or_refused(body: bytes, data: st.DataObject
     assert found is None or found.body == bytes(raw)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 5), st.sampled_from([V4, V5]))
 def test_random_bytes_raise_nothing_else(raw: bytes, at: int, level: int) -> None:
     tried(packets.parse_connect, raw)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from agent.core.arrivals import Gap, Place, Tally
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -36,7 +36,18 @@ def test_a_tally_counts_as_a_set_does(steps: list[tuple[int, int]]) -> None:
         assert [number for number in range(1, 60) if tally.holds(number)] == sorted(seen)
         missing = {number for gap in tally.gaps() for number in range(gap.first, gap.last + 1)}
         assert missing == set(range(1, max(seen) + 1)) - seen
-        assert list(tally.gaps()) == sorted(Gap(*gap) for gap in tally.gaps())
+        gaps = tally.gaps()
+        assert list(gaps) == sorted(Gap(*gap) for gap in gaps)
+        assert [tally.oldest_gaps(count) for count in range(3)] == [gaps[:count] for count in range(3)]
+        assert [tally.latest_gaps(count) for count in range(3)] == [
+            gaps[len(gaps) - min(count, len(gaps)) :] for count in range(3)
+        ]
+        assert tally.covers(first, last)
+        assert [tally.covers(first, end) for end in range(first, 50)] == [
+            set(range(first, end + 1)) <= seen for end in range(first, 50)
+        ]
+        within = Gap(max(1, first - 4), last + 4)
+        assert tally.gaps_within(within) == tuple(gap for gap in gaps if within.first <= gap.first <= within.last)
         again = Tally(tally.contiguous, tally.ranges())
         assert (again.highest, again.ranges(), again.gaps()) == (tally.highest, tally.ranges(), tally.gaps())
         assert len(tally.ranges()) == len(tally.gaps())

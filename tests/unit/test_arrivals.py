@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.arrivals import Gap, Place, Tally
+from agent.core.arrivals import Gap, OpenGaps, Place, Tally
 
 NEXT, LATE, AHEAD, REUSED = Place.NEXT, Place.LATE, Place.AHEAD, Place.REUSED
 
@@ -64,3 +64,15 @@ def test_a_tally_comes_back_from_what_was_written_of_it() -> None:
     ]
     assert again.add(10) is NEXT
     assert again.add(3) is LATE
+
+
+def test_open_gaps_are_found_by_any_of_their_sequences_and_end_once() -> None:
+    gaps = OpenGaps()
+    for first, last in ((2, 4), (7, 7), (10, 20)):
+        gaps.open(Gap(first, last), first * 1000)
+    assert [gaps.at(sequence) for sequence in (1, 2, 4, 5, 7, 8, 10, 20, 21)] == [
+        None, Gap(2, 4), Gap(2, 4), None, Gap(7, 7), None, Gap(10, 20), Gap(10, 20), None
+    ]  # fmt: skip
+    assert (list(gaps), len(gaps)) == ([Gap(2, 4), Gap(7, 7), Gap(10, 20)], 3)
+    assert (gaps.end(Gap(7, 7)), gaps.end(Gap(7, 7)), gaps.end(Gap(8, 8))) == (7000, None, None)
+    assert (list(gaps), gaps.at(7)) == ([Gap(2, 4), Gap(10, 20)], None)

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.lan import packets
-from agent.lan.packets import BadAuthentication, Malformed, ProtocolError, Unsupported, V4, V5
+from agent.lan.packets import V4, V5, BadAuthentication, Malformed, ProtocolError, Unsupported
 from tests.integration import mqtt
 
 
