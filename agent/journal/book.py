@@ -24,7 +24,7 @@ ASKED_MAX: Final = 20
 
 
 class EpochBook:
-    """One counting of one device. `epoch` is None for events without one; `heard` once one of its events is stored.
+    """One counting of one device. `epoch` is None for events without one.
 
     `receipt` and `holes` are what may be told, as of the last commit: the lowest holes are those to be asked for.
     """
@@ -32,7 +32,6 @@ class EpochBook:
     __slots__ = (
         "device",
         "epoch",
-        "heard",
         "holes",
         "id",
         "lost",
@@ -47,7 +46,6 @@ class EpochBook:
         self.id = row
         self.device = device
         self.epoch = epoch
-        self.heard = False
         self.tally = Tally()
         self.uploaded = Tally()
         self.open_gaps = OpenGaps()
@@ -217,7 +215,6 @@ def load(connection: sqlite3.Connection) -> Book:
     by_row = {device.id: device for device in book.devices.values()}
     for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
         counting = book._add_counting(row, by_row[owner], epoch or None)
-        counting.heard = True
         counting.tally = Tally(contiguous, _ranges(ranges))
         counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
     book.boots = {name: row for row, name in run(SQL["read_boots"])}

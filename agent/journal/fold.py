@@ -79,8 +79,6 @@ class Fold:
                 return Outcome.DUPLICATE
             return self._take_refusal(_conflict(event))
         counting = device.epochs.get(event.epoch) or self._new_counting(device, event.epoch)
-        if not counting.heard:
-            self._first_heard(counting)
         place = self._store(counting, event.sequence, event.body)
         device.recent[event.id] = (event.digest, book.position)
         if place is not Place.NEXT and place is not None:
@@ -113,21 +111,16 @@ class Fold:
         self._store(counting, None, msgspec.json.encode(event))
 
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
+        """The first sight of an epoch: what an older one still lacks will not come any more."""
+        if epoch is not None:
+            for older in device.epochs.values():
+                for gap in older.open_gaps:
+                    self._lose_gap(older, gap)
         newest = device.newest
         counting = self.book.counting(self.connection, device, epoch)
         if newest is not None and device.newest is not newest:
             self.touched.add(newest)  # its receipt moves to the older epochs' topic
         return counting
-
-    def _first_heard(self, counting: EpochBook) -> None:
-        """The first event of an epoch is stored: what an older one still lacks will not come any more."""
-        counting.heard = True
-        if counting.epoch is None:
-            return
-        for older in counting.device.epochs.values():
-            if older is not counting:
-                for gap in older.open_gaps:
-                    self._lose_gap(older, gap)
 
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None

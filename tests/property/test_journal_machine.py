@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.core.arrivals import Outcome
+from agent.journal.reader import MEMBERS_BYTES
+from agent.journal.reader import MEMBERS_BYTES
 from tests.property.journal_checks import check_everything
 from tests.property.journal_model import Model, Sent, Thing, Told, a_refused, an_event, as_item, garbage
 from tests.property.journal_rig import COMMIT_EVENTS_MAX, QUICK, Rig, Ticking, copy_files, read_rows, straight
@@ -118,12 +120,12 @@ class JournalMachine(RuleBasedStateMachine):
         assert left in {there, *borders}, f"{left} records after a kill; whole commits end at {[there, *borders]}"
         self.rebuild(left)
 
-    @rule(after=st.floats(0, 1), records_max=st.integers(1, 9), bytes_max=st.integers(1, 2000))
+    @rule(after=st.floats(0, 1), records_max=st.integers(1, 9), bytes_max=st.integers(1, 8000))
     def read_a_batch(self, after: float, records_max: int, bytes_max: int) -> None:
         start = round(len(self.model.records) * after)
         batch = self.do(self.rig.reader.batch(start, records_max, bytes_max))
         rows = read_rows(self.rig.folder)[start : start + records_max]
-        while len(rows) > 1 and sum(len(row.event) for row in rows) > bytes_max:
+        while len(rows) > 1 and sum(len(row.event) + MEMBERS_BYTES for row in rows) > bytes_max:
             rows.pop()
         assert [(one.position, one.device, one.device_sequence, one.event) for one in batch] == [
             (row.position, row.device, row.sequence, row.event) for row in rows
