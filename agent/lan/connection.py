@@ -195,11 +195,11 @@ class DeviceConnection(asyncio.Protocol):
         answer = packets.rewrite_connack(self._level, body, limits.inflight_max, limits.packet_bytes_max)
         if self._deadline is not None:
             self._deadline.cancel()
-        self._transport.write(answer.forwarded)
         if not answer.accepted:
             self._gate.count("connects_refused")
-            self.close()
+            self._close_after(answer.forwarded)
             return
+        self._transport.write(answer.forwarded)
         keep_alive_s = self._connect.keep_alive_s if answer.keep_alive_s is None else answer.keep_alive_s
         self._upstream.keep_alive_s = keep_alive_s
         self._events_prefix = self._gate.events_prefix(self.device)
@@ -296,8 +296,6 @@ class DeviceConnection(asyncio.Protocol):
             wanted = 0
             if length:
                 raise Malformed("a PINGREQ has a body")
-            assert self._upstream is not None
-            self._upstream.note_ping()
         elif kind == packets.CONNECT:
             raise ProtocolError("a second CONNECT")
         elif kind == 0:

@@ -6,7 +6,6 @@ but events. Never changes a byte behind the CONNACK.
 """
 
 import asyncio
-from collections import deque
 from typing import Protocol
 
 from agent.lan import packets
@@ -31,7 +30,7 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._buffer = b""
         self._answered = False
-        self._pings: deque[bool] = deque()
+        self._own_pings = 0
         self._written_at_s = 0.0
         self.keep_alive_s = 0
 
@@ -86,7 +85,8 @@ class Upstream(asyncio.Protocol):
             if found is None or found[1] + found[0] > end:
                 break
             stop = found[1] + found[0]
-            if data[at] == packets.PINGRESP << 4 and self._pings and self._pings.popleft():
+            if data[at] == packets.PINGRESP << 4 and self._own_pings:
+                self._own_pings -= 1  # one is like another: as many reach the device as it has asked for
                 out += data[kept:at]
                 kept = stop
             at = stop
@@ -99,17 +99,13 @@ class Upstream(asyncio.Protocol):
             self._written_at_s = now_s
             self._transport.write(data)
 
-    def note_ping(self) -> None:
-        """The device pings the broker itself: its answer is the device's."""
-        self._pings.append(False)
-
     def keep_alive(self, now_s: float) -> None:
         """The device has just sent an event: let the broker hear of it in time.
 
         Only a device's own activity is passed on like this, so the broker still notices a silent one.
         """
         if self.keep_alive_s and now_s - self._written_at_s > self.keep_alive_s / 4:
-            self._pings.append(True)
+            self._own_pings += 1
             self.write(packets.PINGREQ_PACKET, now_s)
 
     def pause(self) -> None:

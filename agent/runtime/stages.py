@@ -224,7 +224,8 @@ class _Running:
                 return
             cause = _innermost(error)
             if self.entry.vital:
-                log.error("stage_crashed", stage=self.name, exc_info=cause)
+                foreseen = isinstance(cause, NightsafeError)  # its words say what to do; a traceback would bury them
+                log.error("stage_crashed", stage=self.name, error=str(cause), exc_info=None if foreseen else cause)
             raise StageCrashed(self.name, f"failed: {_words(cause)}") from cause
         if not self.stop.is_set():
             raise StageCrashed(self.name, "ended without being asked to")

@@ -87,7 +87,9 @@ class Disk:
     def has_all(self, told: dict[str, Told]) -> None:
         """Nothing was acknowledged, and no receipt spoke of anything, that is not here."""
         for device, what in told.items():
-            missing = [name for name in what.ids if not {(device, name)} & (self.events | self.refused)]
+            missing = [
+                name for name in what.ids if (device, name) not in self.events and (device, name) not in self.refused
+            ]
             assert not missing, f"{device} was told of {len(missing)} events without a row, the first is {missing[0]}"
             for epoch, stored in what.receipts.items():
                 there = self.contiguous(device, epoch)

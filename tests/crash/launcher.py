@@ -28,6 +28,11 @@ def sync_nothing() -> None:
     database._prepare = prepare_without
 
 
+def checkpoint_nothing() -> None:
+    """What an earlier process left in the log is believed to be on the disk."""
+    database._checkpoint = lambda connection: None
+
+
 def tell_first() -> None:
     """Devices are told before the writer has even looked."""
     submit = Journal.submit
@@ -39,7 +44,12 @@ def tell_first() -> None:
     Journal.submit = tell_and_submit  # type: ignore[method-assign]
 
 
-BREAKS: dict[str, Callable[[], None]] = {"nothing": lambda: None, "sync": sync_nothing, "order": tell_first}
+BREAKS: dict[str, Callable[[], None]] = {
+    "nothing": lambda: None,
+    "sync": sync_nothing,
+    "start": checkpoint_nothing,
+    "order": tell_first,
+}
 
 if __name__ == "__main__":
     BREAKS[sys.argv.pop(1)]()

@@ -18,6 +18,7 @@ from tests.integration.machine import until
 CALLS = "fdatasync,fsync,pwrite64,write,writev,read,recvfrom,recvmsg,sendto,sendmsg"
 SHOWN_BYTES = 16_384
 """How much of each buffer is traced: a whole page of the journal, and what one event takes."""
+OPTIONS = ["-f", "-yy", "-ttt", "-xx", "-s", str(SHOWN_BYTES), "-e", "signal=none"]
 
 _LINE = re.compile(r"(?P<thread>\d+)\s+[\d.]+ (?P<rest>.*)")
 _CALL = re.compile(r"(?P<name>\w+)\((?P<fd>\d+)(?:<(?P<file>.*?)>)?(?P<rest>[,)].*|\s.*)")
@@ -37,26 +38,38 @@ class Call(NamedTuple):
     left: int
 
 
-@contextmanager
-def traced(pid: int, folder: Path) -> Iterator[Path]:
-    """Trace a running process with all its threads; skips the test where the system does not allow it."""
+def needs_strace() -> None:
+    """Skips the test where nothing can be traced."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed; scripts/setup --dev installs it")
+    tried = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
+    if "not permitted" in tried.stderr:
+        pytest.skip("this system permits no ptrace, so strace sees nothing")
+
+
+@contextmanager
+def traced(pid: int, folder: Path) -> Iterator[Path]:
+    """Trace a running process with all its threads."""
+    needs_strace()
     target, said = folder / "trace", folder / "strace.said"
-    options = ["-f", "-yy", "-ttt", "-xx", "-s", str(SHOWN_BYTES), "-e", f"trace={CALLS}", "-e", "signal=none"]
     with said.open("wb") as words:
-        strace = subprocess.Popen(["strace", *options, "-o", str(target), "-p", str(pid)], stderr=words)
+        strace = subprocess.Popen(
+            ["strace", *OPTIONS, "-e", f"trace={CALLS}", "-o", str(target), "-p", str(pid)], stderr=words
+        )
     try:
         until(lambda: b"attached" in said.read_bytes() or strace.poll() is not None, "strace is attached")
-        text = said.read_text(errors="replace")
-        if "Operation not permitted" in text:
-            pytest.skip("this system permits no ptrace, so strace sees nothing")
-        assert strace.poll() is None, text
+        assert strace.poll() is None, said.read_text(errors="replace")
         yield target
     finally:
         if strace.poll() is None:
             strace.terminate()
         strace.wait(10)
+
+
+def from_birth(target: Path) -> list[str]:
+    """What stands before a command so that its writes and answers are traced; its pid is its own (-D)."""
+    needs_strace()
+    return ["strace", "-D", *OPTIONS, "-e", "trace=fdatasync,fsync,pwrite64,sendto", "-o", str(target)]
 
 
 def calls(trace: Path) -> list[Call]:
@@ -126,6 +139,22 @@ def told_too_early(trace: list[Call], socket: str, answered: list[Answered]) -> 
         if fault is not None:
             guilty[mark] = fault
     return guilty
+
+
+def told_of_what_may_vanish(trace: list[Call], socket: str, packet: bytes) -> str | None:
+    """What is wrong with an acknowledgement that rests on what an earlier process wrote, and perhaps never synced.
+
+    None when the write-ahead log was brought into the database file, and that was synced, before it.
+    """
+    told = next(call for call in trace if call.name == "sendto" and call.file.endswith(socket) and packet in call.data)
+    before = [call for call in trace if call.left < told.entered and call.file.endswith("/journal.sqlite")]
+    written = [call for call in before if call.name == "pwrite64"]
+    if not written:
+        return "the log of the killed process was not brought into the database file"
+    synced = [call for call in before if call.name in ("fdatasync", "fsync") and call.result == 0]
+    if not any(call.entered > written[-1].left for call in synced):
+        return "the database file was not synced"
+    return None
 
 
 def _fault(wal: list[Call], arrived: Call, told: Call, mark: bytes) -> str | None:

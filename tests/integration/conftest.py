@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.machine import Box, CloudServer
+from tests.sales import new_name
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +59,9 @@ def new_box() -> Iterator[Callable[..., Box]]:
             return made
 
         yield make
+
+
+@pytest.fixture
+def name() -> str:
+    """A device name that no other test uses."""
+    return new_name()

@@ -153,6 +153,7 @@ def read_properties(data: bytes) -> dict[int, bytes]:
     while at < end:
         identifier = data[at]
         at += 1
+        assert identifier == 0x26 or identifier not in found, f"property {identifier:#x} twice"
         for _ in range(2 if identifier == 0x26 else 1):
             size = sizes.get(identifier)
             if size is None:

@@ -17,11 +17,6 @@ from tests.integration.mqtt import V5, Device
 from tests.sales import counted, event, fields, new_name, payment
 
 
-@pytest.fixture
-def name() -> str:
-    return new_name()
-
-
 def receipt(box: Box, device: str, older: str = "", **wanted: Any) -> dict[str, Any]:
     """The device's retained receipt, or that of an older epoch, once it holds what is wanted of it."""
     topic = f"pos/v1/{device}/receipt" + (f"/{older}" if older else "")
@@ -179,6 +174,8 @@ def test_a_used_sequence_is_stored_again_and_raised(box: Box, cloud: CloudServer
     until(box.uploaded, "the cloud has it")
     (raised,) = about(cloud.records("agent"), name, "nightsafe.condition.raised")
     assert (raised["condition"], raised["sequence"]) == ("sequence_reused", "1")
+    attention = next(one for one in box.status()["conditions"] if one["id"] == f"sequence_reused:{name}")
+    assert attention["attention"]
     assert receipt(box, name)["stored"] == "1"
 
 

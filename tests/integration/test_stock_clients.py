@@ -29,11 +29,6 @@ needs_tools = pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
-@pytest.fixture
-def name() -> str:
-    return new_name()
-
-
 def pub(box: Box, name: str, version: str, *arguments: str, said: bytes | None = None) -> None:
     """mosquitto_pub as the device; fails as it fails."""
     command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(box.port), "-V", f"mqtt{version}", "-u", name, "-i", name]

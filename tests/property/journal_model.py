@@ -78,10 +78,8 @@ class Counting:
     """One device's epoch: which sequences are accounted for, by a record or by none."""
 
     def __init__(self) -> None:
-        self.heard = False
         self.accounted: set[int] = set()
         self.without_record: set[int] = set()
-        self.lost: set[int] = set()
         self.lost: set[int] = set()
         self.open_gaps: list[Span] = []
         self.refused: list[str | None] = []
@@ -116,13 +114,9 @@ class Model:
                 return Outcome.DUPLICATE
             return self._refuse(thing, "conflict", Outcome.CONFLICT)
         counting = self._counting(thing.device, thing.epoch)
-        if not counting.heard:
-            self._first_heard(thing.device, thing.epoch, counting)
         self.contents[thing.device, thing.id] = thing.content
         self.records.append(Entry(thing.device, thing.epoch, thing.sequence, thing.payload))
-        if thing.sequence is None or self._account(thing.device, thing.epoch, counting, thing.sequence):
-            return Outcome.STORED
-        if thing.sequence not in counting.lost:
+        if thing.sequence is not None and not self._account(thing.device, thing.epoch, counting, thing.sequence):
             data = {
                 "condition": "sequence_reused",
                 "device": thing.device,
@@ -164,21 +158,21 @@ class Model:
         return outcome
 
     def _counting(self, device: str, epoch: str | None) -> Counting:
+        """An epoch seen for the first time ends the hope for what older ones lack."""
         own = self.countings.setdefault(device, {})
         if epoch not in own:
+            if epoch is not None:
+                self._lose_all(device, own)
             own[epoch] = Counting()
             if epoch is not None or device not in self.newest:
                 self.newest[device] = epoch
         return own[epoch]
 
-    def _first_heard(self, device: str, epoch: str | None, counting: Counting) -> None:
-        """An epoch whose first event is stored ends the hope for what the device's others lack."""
-        counting.heard = True
-        for other_epoch, other in self.countings[device].items():
-            if epoch is not None and other is not counting:
-                for first, last in other.open_gaps:
-                    self._lose(device, other_epoch, other, set(range(first, last + 1)) - other.accounted)
-                other.open_gaps = []
+    def _lose_all(self, device: str, countings: dict[str | None, Counting]) -> None:
+        for epoch, counting in countings.items():
+            for first, last in counting.open_gaps:
+                self._lose(device, epoch, counting, set(range(first, last + 1)) - counting.accounted)
+            counting.open_gaps = []
 
     def _lose(self, device: str, epoch: str | None, counting: Counting, numbers: set[int]) -> None:
         for span in spans(numbers):

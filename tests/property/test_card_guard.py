@@ -94,7 +94,7 @@ def planted(draw: st.DrawFn) -> dict[str, Any]:
     return event
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(planted(), st.booleans())
 def test_a_card_number_is_refused_wherever_and_however_it_is_written(event: dict[str, Any], escaped: bool) -> None:
     payload = json.dumps(event, ensure_ascii=escaped).encode()
@@ -119,7 +119,7 @@ def test_nothing_of_a_card_stays_when_the_event_is_broken_as_well(event: dict[st
         assert cards.text_clean(verdict.payload.decode("utf-8", "replace"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
         st.uuids().map(str),

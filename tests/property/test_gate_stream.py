@@ -237,3 +237,27 @@ def test_any_cutting_of_any_stream_means_the_same(
     large = mqtt.publish("a/b", b"\xd0\x00" * size, qos=0, level=said[0])
     with capture_logs():
         asyncio.run(run(*said, cuts, turns, large))
+
+
+async def released(level: int) -> None:
+    journal, device = Journal(), Wire()
+    gate = StandInGate((), None, True, LIMITS, journal, Nobody())  # type: ignore[arg-type]
+    connection = DeviceConnection(gate)
+    device.protocol = connection
+    connection.connection_made(device)
+    hello = mqtt.connect("till-1", username="till-1", level=level, keep_alive_s=0)
+    connection.data_received(hello)
+    gate.broker.protocol.data_received(mqtt.frame(mqtt.CONNACK, b"\0\0" + b"\0" * (level == V5)))
+    connection.data_received(mqtt.publish(TOPIC, b"{}", qos=2, packet_id=7, level=level))
+    journal.commit(1)
+    await asyncio.sleep(0)
+    connection.data_received(mqtt.pubrel(7) + mqtt.pubrel(7) + mqtt.pubrel(8))
+    await asyncio.sleep(0)
+    assert device.written.endswith(mqtt.frame(mqtt.PUBREC, b"\0\7") + mqtt.frame(mqtt.PUBCOMP, b"\0\7"))
+    assert gate.broker.written == hello + mqtt.pubrel(7) + mqtt.pubrel(8)
+
+
+def test_the_gate_ends_its_own_qos_2_flows_and_nobody_elses() -> None:
+    for level in (V4, V5):
+        with capture_logs():
+            asyncio.run(released(level))

@@ -17,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from agent.core.arrivals import Outcome
 from agent.journal.reader import MEMBERS_BYTES
-from agent.journal.reader import MEMBERS_BYTES
 from tests.property.journal_checks import check_everything
 from tests.property.journal_model import Model, Sent, Thing, Told, a_refused, an_event, as_item, garbage
 from tests.property.journal_rig import COMMIT_EVENTS_MAX, QUICK, Rig, Ticking, copy_files, read_rows, straight

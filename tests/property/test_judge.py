@@ -186,7 +186,7 @@ def payloads(draw: st.DrawFn) -> bytes:
     return bytes(raw)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(payloads())
 @example(b'{"specversion":"1.0","id":"a","source":"s","type":"x","data":' + b"9" * 309 + b"}")
 @example(b'{"specversion":"1.0","id":"a","source":"s","type":"x","data":[[[[[[[1]]]]]]]}')
@@ -205,7 +205,7 @@ def test_judge_agrees_with_a_slow_strict_reading(payload: bytes) -> None:
         assert verdict.reason is wanted, verdict
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=300),

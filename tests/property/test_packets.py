@@ -50,7 +50,7 @@ def test_a_good_connect_is_parsed_and_can_be_given_a_name(body: bytes) -> None:
         assert packets.parse_connect(again[mqtt.read_varint(again, 1)[1] :]).username == "till-1"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(connects(), st.data())
 def test_a_damaged_connect_is_parsed_or_refused(body: bytes, data: st.DataObject) -> None:
     raw = bytearray(body)
@@ -61,7 +61,7 @@ def test_a_damaged_connect_is_parsed_or_refused(body: bytes, data: st.DataObject
     assert found is None or found.body == bytes(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 5), st.sampled_from([V4, V5]))
 def test_random_bytes_raise_nothing_else(raw: bytes, at: int, level: int) -> None:
     tried(packets.parse_connect, raw)
@@ -73,7 +73,7 @@ def test_random_bytes_raise_nothing_else(raw: bytes, at: int, level: int) -> Non
     assert found is None or min(at, len(raw)) < found[1] <= len(raw)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=700), st.sampled_from([V4, V5]))
 def test_what_the_gate_says_can_always_be_read(text: str, level: int) -> None:
     for packet in (
