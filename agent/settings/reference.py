@@ -134,6 +134,10 @@ def page() -> str:
         "After an edit the agent reads the file again: a setting takes effect as its row says, and a file that cannot",
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
+        "Read and checked, but without effect in this build, because what they steer is not here yet:",
+        "`venue.contact_email`, `venue.trading`, `journal.keep_days`, `uplink.history_days`, `web.pin_file`, all of",
+        "`[devices]` but `open`, and all of `[orders]`, `[policy]`, `[loyalty]` and `[alerts]`.",
+        "",
         "Written by `python -m agent.settings.reference`.",
     ]
     for table, section in tables():

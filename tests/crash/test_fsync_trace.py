@@ -83,9 +83,10 @@ def restarted(box: Box) -> str | None:
     """An event is stored and its box killed; what is wrong when the next one, traced, calls it stored already."""
     sale = counted("e1", 1)
     box.start()
-    with Device(box.port, "till-1") as device:
-        device.tell(sale)
+    first = Device(box.port, "till-1")
+    first.tell(sale)
     box.kill()
+    first.socket.close()
     trace = box.directory / "trace"
     box.command = [*from_birth(trace), *box.command]
     box.start()
