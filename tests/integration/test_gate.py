@@ -5,6 +5,7 @@ Devices here are raw sockets, so that they may say what no stock client would.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -134,7 +135,8 @@ def test_an_event_above_four_times_the_largest_is_not_read(
     before = box.counts().get("too_large", 0)
     with Device(box.port, name, level=level) as device:
         head = mqtt.text(device.events) + b"\0\1" + (b"\0" if level == V5 else b"")
-        device.send((b"\x32" + mqtt.varint(len(head) + size) + head + b"x" * size)[:sent])
+        with suppress(ConnectionError):  # the gate may have hung up before all was sent
+            device.send((b"\x32" + mqtt.varint(len(head) + size) + head + b"x" * size)[:sent])
         rest = device.rest()
     assert [(one.kind, one.reason) for one in rest] == ([(mqtt.DISCONNECT, 0x95)] if level == V5 else [])
     assert box.counts()["too_large"] == before + 1
