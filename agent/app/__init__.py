@@ -7,6 +7,7 @@ import asyncio
 import gc
 import os
 import random
+import resource
 import secrets
 import signal
 import sys
@@ -59,15 +60,30 @@ COLLECT_AFTER: Final = (20_000, 20, 20)
 often and find nothing."""
 
 
+OWN_DESCRIPTORS: Final = 256
+"""Open files beside the devices' connections, of which each takes two: its own and the one to the broker."""
+
+
 def run(settings: Settings, settings_file: Path) -> int:
     """Run the agent until SIGTERM or SIGINT; returns the exit status. Raises what start-up or a vital stage raised."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*COLLECT_AFTER)
     os.umask(0o077)
+    _allow_descriptors(2 * settings.gate.connections_max + OWN_DESCRIPTORS)
     directory = settings.state.directory
     private_directory(directory)
     with held_lock(directory):
         return asyncio.run(_run(settings, settings_file))
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise this process's limit of open files to `wanted`, as far as the system lets us; never lower it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reachable = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and reachable > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+    if reachable < wanted:
+        log.warning("descriptors_short", wanted=wanted, allowed=reachable, hint="Raise LimitNOFILE of the service.")
 
 
 async def _run(settings: Settings, settings_file: Path) -> int:

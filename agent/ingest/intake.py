@@ -29,7 +29,7 @@ class Intake:
         self.refused_count = 0
 
     def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
-        """Take one event of `device`; `settle` hears its outcome after the commit. False: the queue is full for now."""
+        """Take one event of `device`; `settle` hears its outcome after the commit. False: the queue is full."""
         verdict = events.judge(device, payload, *self._limits)
         if type(verdict) is not Event:
             self.refused_count += 1

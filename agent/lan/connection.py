@@ -315,6 +315,8 @@ class DeviceConnection(asyncio.Protocol):
                 raise Malformed("a PUBLISH without a packet id, or with QoS 3")
         elif first & 8:
             raise Malformed("a PUBLISH with QoS 0 is marked as a repetition")
+        else:
+            self._gate.count("events_qos0")
         response = None
         if self._level == packets.V5:
             if at < stop and buffer[at] == 0:
