@@ -221,7 +221,10 @@ class Drain:
         """Check what the cloud says it has against our own chain, and move the cursor; returns how many it covers."""
         first: int = records[0].sequence
         last: int = records[-1].sequence
-        if not first <= answer.next <= last + 1:
+        if answer.next > last + 1:
+            # A request that we had given up on came in late: it is asked for, and believed where its chain is ours.
+            raise Transient("cloud_ahead", "The cloud has more than was just sent.", "It is asked by itself.")
+        if answer.next < first:
             raise _strange(f"it expects sequence {answer.next} after a batch of {first} to {last}")
         count = answer.next - first
         if count == 0:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.crash.venue import Venue, quick_box
+from tests.crash.venue import Venue, quick_box, quick_cloud
 from tests.integration.machine import Box, CloudServer
 
 
@@ -48,7 +48,7 @@ def new_cloud() -> Iterator[Callable[[], CloudServer]]:
     with ExitStack() as stack:
 
         def make() -> CloudServer:
-            made = CloudServer()
+            made = quick_cloud()
             stack.callback(made.close)
             return made
 

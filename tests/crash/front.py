@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -41,7 +41,8 @@ class Call(NamedTuple):
     status: int
 
 
-Line = Say | Edit
+Line = Say | Edit | Literal["keep", "late"]
+"""`keep`: the upload is kept and its connection cut; `late`: what was kept goes to the cloud first, then this one."""
 
 
 def problem(status: int, kind: str = "", headers: Mapping[str, str] = NO_HEADERS, **members: Any) -> Say:
@@ -59,6 +60,7 @@ class Front:
         self.others: deque[Line] = deque()
         self.standing: Callable[[web.Request, int], Say | None] = lambda request, size: None
         self.calls: list[Call] = []
+        self._kept: tuple[web.Request, bytes] | None = None
         self._beside = Beside("front")
         self._beside.call(self._start())
 
@@ -97,12 +99,19 @@ class Front:
             line = script.popleft() if script else None
         if isinstance(line, Say):
             answer = _said(line)
+        elif line == "keep":
+            self._kept = request, body
+            answer = web.Response(status=502)
+            assert request.transport is not None
+            request.transport.abort()
         else:
-            answer = await self._pass_on(request, body, line)
+            if line == "late" and self._kept is not None:
+                await self._pass_on(*self._kept)
+            answer = await self._pass_on(request, body, line if callable(line) else None)
         self.calls.append(Call(time.monotonic(), request.method, request.path, size, answer.status))
         return answer
 
-    async def _pass_on(self, request: web.Request, body: bytes, edit: Edit | None) -> web.Response:
+    async def _pass_on(self, request: web.Request, body: bytes, edit: Edit | None = None) -> web.Response:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host", "connection")}
         url = self._target + request.path_qs
         async with self._session.request(request.method, url, data=body, headers=headers) as answer:

@@ -142,7 +142,6 @@ UNKNOWN: dict[str, Line] = {
     "404 of a new kind": problem(404, "not-found"),
     "418": problem(418, "teapot"),
     "451": problem(451),
-    "a next behind the batch": lambda answer: answer | {"next": answer["next"] + 1000},
     "a next before the batch": lambda answer: answer | {"next": 1},
     "another head": lambda answer: answer | {"head": "00" * 32},
     "safe beyond next": lambda answer: answer | {"safe": answer["next"] + 5},
@@ -191,6 +190,26 @@ def test_a_cloud_that_forgot_the_stream_altogether_is_opened_again(venue: Venue)
     venue.settle()
     methods = [call.method for call in venue.front.calls[since:] if call.path != "/v1/health"]
     assert methods[:4] == ["PUT", "GET", "POST", "PUT"]
+
+
+def test_A3_1_a_late_upload_that_overtakes_its_repetition_is_no_reason_to_stop(venue: Venue) -> None:
+    """The cloud has more then than the smaller batch that was sent anew: the box asks, and goes on behind it."""
+    venue.sell(5)
+    venue.settle()
+    said = len(venue.box.text)
+    since = upload(venue, 40, "keep", "late")
+    venue.settle()
+    assert "drain_held" not in venue.box.text[said:]
+    first, second, *_ = sizes(venue, since)
+    assert second < first
+    venue.export_is_the_journal()
+
+
+def test_a_next_behind_the_batch_moves_nothing_until_the_cloud_was_asked(venue: Venue) -> None:
+    said = len(venue.box.text)
+    upload(venue, 20, lambda answer: answer | {"next": answer["next"] + 1000})
+    venue.settle()
+    assert "drain_held" not in venue.box.text[said:]
 
 
 def test_what_the_cloud_cannot_read_is_sent_smaller_down_to_one_record(venue: Venue) -> None:

@@ -1,9 +1,13 @@
 """A box whose way to the cloud can be harmed: box → proxy → front → cloud; at the end all of them must agree."""
 
+import random
 import shutil
+import socket
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,18 +29,40 @@ QUICK: dict[str, dict[str, Any]] = {
 """Settings that let a test see in a second what a venue sees in minutes."""
 
 
+def steady_port() -> int:
+    """A free port of loopback that the system gives to nobody by itself.
+
+    While a box or a cloud is down, whoever calls it may be given its port as the caller's own, and then holds it.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(lowest // 2, lowest)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def quick_cloud() -> CloudServer:
+    """A cloud to be killed, not started yet."""
+    made = CloudServer()
+    made.port = steady_port()
+    return made
+
+
 def quick_box(cloud_url: str = "http://127.0.0.1:9", settings: Mapping[str, Mapping[str, Any]] = NO_SETTINGS) -> Box:
     """A box that comes back quickly, not started yet; skips the test where there is no mosquitto."""
     if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
         pytest.skip("mosquitto is not installed")
-    return Box(cloud_url, {table: {**QUICK.get(table, {}), **settings.get(table, {})} for table in {*QUICK, *settings}})
+    made = Box(cloud_url, {table: {**QUICK.get(table, {}), **settings.get(table, {})} for table in {*QUICK, *settings}})
+    made.settings["gate"]["listen"] = [f"127.0.0.1:{steady_port()}"]
+    return made
 
 
 class Venue:
     """Everything started. `sell` stores events on the box; `settle` waits until the cloud has all, and compares."""
 
     def __init__(self, settings: Mapping[str, Mapping[str, Any]] = NO_SETTINGS) -> None:
-        self.cloud = CloudServer().start()
+        self.cloud = quick_cloud().start()
         self.front = Front(self.cloud.url)
         self.proxy = Proxy(("127.0.0.1", self.front.port))
         self.box = quick_box(self.proxy.url, settings)
