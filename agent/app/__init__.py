@@ -135,7 +135,7 @@ async def _compose(
 
     journal = await Journal.open(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
-    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.base)
+    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.lineage)
     stack.push_async_callback(reader.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud

@@ -17,9 +17,11 @@ def command(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) 
         print(json.dumps(msgspec.to_builtins(report), indent=2))
     else:
         print(
-            f"{report.records} records ({report.event_bytes} bytes), sequence {report.first} to {report.last}; "
+            f"{report.records} records ({report.event_bytes} bytes), positions {report.first} to {report.last}; "
             f"the cloud has confirmed up to {report.cursor}."
         )
+        if report.named_missing:
+            print(f"{report.named_missing} records were damaged, set aside and named as lost before.")
         for fault in report.faults:
             print(f"FAULT {fault}")
         print("Every record matches its seal." if report.faults_count == 0 else f"{report.faults_count} faults.")

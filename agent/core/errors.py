@@ -43,3 +43,15 @@ class SettingsInvalid(NightsafeError):
 
 class JournalDamaged(NightsafeError):
     """Nothing may be acknowledged any more; the page, the alerts and the command line live on."""
+
+
+class RecordDamaged(JournalDamaged):
+    """One record's bytes on the disk have changed; all else may go on. `position` is its place in the journal."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            "record_damaged",
+            f"The record at position {position} does not match its own seal: its bytes on the disk have changed.",
+            "It is mended or set aside by itself; see `nightsafe verify`, and replace the disk or card.",
+        )
+        self.position = position

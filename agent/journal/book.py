@@ -13,6 +13,7 @@ import msgspec
 
 from agent.core.arrivals import Gap, OpenGaps, Place, Receipt, Tally
 from agent.core.events import content_digest
+from agent.core.lineage import Lineage, Parent, Stream
 from agent.journal.database import SQL
 
 AGENT: Final = "agent"
@@ -142,14 +143,25 @@ class Book:
         self.pending_bytes = 0
         self.quarantined_count = 0
         self.oldest_ms: int | None = None
-        self.epoch = ""
-        self.base = 0
+        self.lineage = Lineage((Stream("", 0, b"", None, "created"),))
+        self.doubt: str | None = None
+        """Why the present stream must not be continued at the cloud: `restored` or `adopted`."""
         self.touched: set[EpochBook] = set()
         """Countings whose written figures are older than the log."""
         self.committed = 0
         """The last position that is durable."""
         self.committed_bytes = 0
         """Bytes of the events that wait for the cloud, as of the last commit."""
+
+    @property
+    def epoch(self) -> str:
+        """The present stream."""
+        return self.lineage.present.epoch
+
+    @property
+    def base(self) -> int:
+        """The position before the present stream's first record."""
+        return self.lineage.present.base
 
     @property
     def sequence(self) -> int:
@@ -204,10 +216,10 @@ def load(connection: sqlite3.Connection) -> Book:
     """The figures as the database has them: those of the watermark, and every record behind it folded in."""
     book = Book()
     run = connection.execute
-    _, book.watermark, book.cursor, book.safe = run(SQL["read_journal"]).fetchone()
-    book.epoch, book.base, origin, *_ = run(SQL["read_stream"]).fetchone()
+    _, book.watermark, book.cursor, book.safe, book.doubt = run(SQL["read_journal"]).fetchone()
+    book.lineage = read_lineage(connection)
     head = run(SQL["read_head"]).fetchone()
-    book.position, book.head = head if head is not None else (book.base, origin)
+    book.position, book.head = head if head is not None else (book.base, book.lineage.present.origin)
     for row, name, *figures, last_ms in run(SQL["read_devices"]):
         device = book.devices[name] = DeviceBook(row, name)
         device.stored_count, device.stored_bytes, device.uploaded_count, device.uploaded_bytes = figures
@@ -237,6 +249,16 @@ def load(connection: sqlite3.Connection) -> Book:
     return book
 
 
+def read_lineage(connection: sqlite3.Connection) -> Lineage:
+    """The streams of the journal."""
+    return Lineage(
+        tuple(
+            Stream(epoch, base, origin, Parent(*parent) if parent[0] else None, reason, bool(fenced), sealed)
+            for epoch, base, origin, *parent, reason, fenced, sealed in connection.execute(SQL["read_streams"])
+        )
+    )
+
+
 def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
     """Read the refused events that nobody has handled; returns the countings that name some now or did before."""
     told = {counting for counting in book.epochs.values() if counting.refused}
@@ -251,7 +273,7 @@ def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
     """Fold in the records behind the watermark, and the sequences that refusals behind it used up."""
     tail = connection.execute(SQL["read_records"], (book.watermark, -1))
-    for position, epoch_row, sequence, _, recorded_ms, _, _, _, _, event in tail:
+    for position, epoch_row, sequence, _, recorded_ms, _, _, _, _, event, _ in tail:
         counting = book.epochs[epoch_row]
         note_stored(counting, sequence, recorded_ms, len(event))
         book.touched.add(counting)

@@ -11,8 +11,8 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
     return JournalFacts(
         epoch=book.epoch,
         last=book.committed - book.base,
-        cursor=book.cursor - book.base,
-        safe=book.safe - book.base,
+        cursor=max(0, book.cursor - book.base),
+        safe=max(0, book.safe - book.base),
         pending_count=book.committed - book.cursor,
         pending_bytes=book.committed_bytes,
         oldest_pending_at=to_text(book.oldest_ms) if book.oldest_ms is not None else None,

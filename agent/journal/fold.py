@@ -91,7 +91,8 @@ class Fold:
         book.position += 1
         book.head = chain.rechash(previous, book.sequence, stamp.text, counting.device.name, body)
         self.values += (book.position, counting.id, sequence, stamp.boot, stamp.wall_ms, stamp.uptime_ms, stamp.synced)
-        self.values += (previous, book.head, body)
+        beside = chain.beside(counting.id, sequence, stamp.boot, stamp.uptime_ms, stamp.synced)
+        self.values += (previous, book.head, body, beside)
         book.pending_bytes += len(body)
         self.book.touched.add(counting)
         self.touched.add(counting)

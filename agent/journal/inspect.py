@@ -16,6 +16,7 @@ import msgspec
 from agent.core import chain
 from agent.core.errors import Held
 from agent.core.instants import to_text
+from agent.journal.book import read_lineage
 from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, named
 
 FAULTS_MAX = 100
@@ -23,7 +24,10 @@ FAULTS_MAX = 100
 
 
 class Report(msgspec.Struct):
-    """What `verify` found. `faults` are words, each with the position it speaks of."""
+    """What `verify` found, in positions of the journal. `faults` are words, each with the position it speaks of.
+
+    `named_missing` counts records whose loss was found and named before.
+    """
 
     epoch: str
     first: int
@@ -32,6 +36,7 @@ class Report(msgspec.Struct):
     records: int
     event_bytes: int
     head: str
+    named_missing: int = 0
     faults_count: int = 0
     faults: list[str] = []
 
@@ -92,56 +97,75 @@ def verify(directory: Path) -> Report:
 
 def _verify(connection: sqlite3.Connection) -> Report:
     connection.execute("begin")
-    _, watermark, cursor, safe = connection.execute(SQL["read_journal"]).fetchone()
-    epoch, base, origin, *_ = connection.execute(SQL["read_stream"]).fetchone()
-    report = Report(epoch, 0, base, cursor - base, 0, 0, origin.hex())
+    _, watermark, cursor, safe, _ = connection.execute(SQL["read_journal"]).fetchone()
+    check = _Check(connection, Report(read_lineage(connection).present.epoch, 0, 0, cursor, 0, 0, ""))
+    report = check.report
     for (text,) in connection.execute("pragma integrity_check"):
         if text != "ok":
             report.fault(f"database: {text}")
-    devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
-    before: tuple[int, bytes] = (base, origin)
-    for position, row, _, _, recorded_ms, _, _, prevhash, rechash, event in connection.execute(
-        SQL["read_records"], (0, -1)
-    ):
-        _check(report, before, base, devices, position, row, recorded_ms, prevhash, rechash, event)
-        before = (position, rechash)
-        report.first = report.first or position - base
-        report.last = position - base
-        report.records += 1
-        report.event_bytes += len(event)
-    report.head = before[1].hex()
-    if report.records and report.first + base > safe + 1:
-        report.fault(
-            f"positions {safe + 1} to {report.first + base - 1} are missing, and the cloud never had them safe"
-        )
+    for row in connection.execute(SQL["read_records"], (0, -1)):
+        check.row(*row)
+    if report.records and report.first > safe + 1:
+        check.missing(safe + 1, report.first - 1)
     for name, value in (("cursor", cursor), ("watermark", watermark), ("safe", safe)):
-        if value > before[0]:
-            report.fault(f"{name} stands at {value}, behind the last record {before[0]}")
+        if value > report.last:
+            report.fault(f"{name} stands at {value}, behind the last record {report.last}")
     return report
 
 
-def _check(
-    report: Report,
-    before: tuple[int, bytes],
-    base: int,
-    devices: dict[int, str],
-    position: int,
-    row: int,
-    recorded_ms: int,
-    prevhash: bytes,
-    rechash: bytes,
-    event: bytes,
-) -> None:
-    last, head = before
-    if report.records and position != last + 1:
-        report.fault(f"positions {last + 1} to {position - 1} are missing")
-    elif (report.records or position == base + 1) and prevhash != head:
-        report.fault(f"position {position}: prevhash is not the rechash before it")
-    device = devices.get(row)
-    if device is None:
-        report.fault(f"position {position}: its device is unknown")
-    elif chain.rechash(prevhash, position - base, to_text(recorded_ms), device, event) != rechash:
-        report.fault(f"position {position}: its bytes do not match its seal")
+class _Check:
+    """One walk over the log."""
+
+    def __init__(self, connection: sqlite3.Connection, report: Report) -> None:
+        self.report = report
+        self._lineage = read_lineage(connection)
+        self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
+        self._named = connection.execute(SQL["read_missing"]).fetchall()
+        self._head = b""
+
+    def row(
+        self,
+        position: int,
+        epoch_row: int,
+        device_sequence: int | None,
+        boot: int,
+        recorded_ms: int,
+        uptime_ms: int,
+        synced: int,
+        prevhash: bytes,
+        rechash: bytes,
+        event: bytes,
+        beside: int | None,
+    ) -> None:
+        """Check one record against its seal and its neighbour's."""
+        report, stream = self.report, self._lineage.of(position)
+        if report.records and position != report.last + 1:
+            self.missing(report.last + 1, position - 1)
+        elif prevhash != (stream.origin if position == stream.base + 1 else self._head) and (
+            report.records or position == stream.base + 1
+        ):
+            report.fault(f"position {position}: prevhash is not the rechash before it")
+        device = self._devices.get(epoch_row)
+        if device is None:
+            report.fault(f"position {position}: its device is unknown")
+        elif chain.rechash(prevhash, position - stream.base, to_text(recorded_ms), device, event) != rechash:
+            report.fault(f"position {position}: its bytes do not match its seal")
+        elif beside not in (None, chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced)):
+            report.fault(f"position {position}: what stands beside its event has changed")
+        self._head = rechash
+        report.first = report.first or position
+        report.last = position
+        report.records += 1
+        report.event_bytes += len(event)
+        report.head = rechash.hex()
+
+    def missing(self, first: int, last: int) -> None:
+        """Positions without a record: a fault unless the loss was named when it was found."""
+        for start, end in self._named:
+            if start <= first and last <= end:
+                self.report.named_missing += last - first + 1
+                return
+        self.report.fault(f"positions {first} to {last} are missing, and nothing says why")
 
 
 def quarantined(directory: Path, number: int | None = None) -> list[Quarantined]:
@@ -155,14 +179,15 @@ def records(directory: Path, everything: bool) -> Iterator[bytes]:
     """Records that the cloud has not confirmed, or all that are kept, as JSON lines with the event's bytes verbatim."""
     with closing(open_snapshot(directory)) as connection:
         cursor = connection.execute(SQL["read_journal"]).fetchone()[2]
-        epoch, base, *_ = connection.execute(SQL["read_stream"]).fetchone()
+        lineage = read_lineage(connection)
         devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
         boots = dict(connection.execute(SQL["read_boots"]).fetchall())
         found = connection.execute(SQL["read_records"], (0 if everything else cursor, -1))
-        for position, row, _, boot, recorded_ms, uptime_ms, synced, _, rechash, event in found:
+        for position, row, _, boot, recorded_ms, uptime_ms, synced, _, rechash, event, _ in found:
+            stream = lineage.of(position)
             line = {
-                "epoch": epoch,
-                "sequence": f"{position - base:020d}",
+                "epoch": stream.epoch,
+                "sequence": f"{position - stream.base:020d}",
                 "recordedtime": to_text(recorded_ms),
                 "clock": "synced" if synced else "unsynced",
                 "boot": boots[boot],

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import msgspec
 
 from agent.core import chain
-from agent.core.errors import JournalDamaged
+from agent.core.errors import RecordDamaged
 from agent.core.instants import to_text
+from agent.core.lineage import Lineage
 from agent.journal.database import SQL, Database
 
 MEMBERS_BYTES = 640
@@ -45,27 +46,29 @@ _id = msgspec.json.Decoder(_Id).decode
 
 
 class Reader:
-    """Reads batches of the present stream; `base` is the position before its first record."""
+    """Reads batches, each of one stream."""
 
-    def __init__(self, database: Database, base: Callable[[], int]) -> None:
+    def __init__(self, database: Database, lineage: Callable[[], Lineage]) -> None:
         self._database = database
-        self._base = base
+        self._lineage = lineage
         self._devices: dict[int, str] = {}
         self._boots: dict[int, str] = {}
 
     @classmethod
-    async def open(cls, directory: Path, cache_bytes: int, base: Callable[[], int]) -> "Reader":
+    async def open(cls, directory: Path, cache_bytes: int, lineage: Callable[[], Lineage]) -> "Reader":
         """Open a read-only connection to the journal in `directory`."""
-        return cls(await Database.open_reader(directory, cache_bytes), base)
+        return cls(await Database.open_reader(directory, cache_bytes), lineage)
 
     async def close(self) -> None:
         """Close the connection."""
         await self._database.close()
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
-        """Records behind position `after`, at least one if there is one, as far as both limits allow.
+        """Records behind position `after`, without holes, at least one if there is one, as far as both limits allow.
 
-        `bytes_max` counts the batch's decoded body. Raises JournalDamaged at a record whose seal does not hold.
+        They are of one stream, that of the first, which may lie further behind `after`: what is between is not kept any
+        more. `bytes_max` counts the batch's decoded body. Raises RecordDamaged where the seal of the first does not
+        hold; records before a damaged one are returned without it.
         """
         return await self._database.run(lambda connection: self._batch(connection, after, records_max, bytes_max))
 
@@ -80,7 +83,8 @@ class Reader:
 
     def _batch(self, connection: sqlite3.Connection, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         found: list[Stored] = []
-        size, base, times = 0, self._base(), _Times()
+        size, times, lineage = 0, _Times(), self._lineage()
+        stream, end = lineage.present, None
         cursor = connection.execute(SQL["read_records"], (after, records_max))
         while rows := cursor.fetchmany(256):
             for (
@@ -94,19 +98,29 @@ class Reader:
                 prevhash,
                 rechash,
                 event,
+                beside,
             ) in rows:
                 size += len(event) + MEMBERS_BYTES
-                if found and size > bytes_max:
+                if not found:
+                    stream = lineage.of(position)
+                    end = lineage.end_of(stream)
+                elif size > bytes_max or position != found[-1].position + 1 or (end is not None and position > end):
                     cursor.close()
                     return found
                 device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
                 recordedtime = times.text(recorded_ms)
-                if chain.rechash(prevhash, position - base, recordedtime, device, event) != rechash:
-                    raise _unsound(position)
+                sequence = position - stream.base
+                if chain.rechash(prevhash, sequence, recordedtime, device, event) != rechash or (
+                    beside is not None and chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced) != beside
+                ):
+                    cursor.close()
+                    if found:
+                        return found
+                    raise RecordDamaged(position)
                 found.append(
                     Stored(
                         position,
-                        position - base,
+                        sequence,
                         epoch_row,
                         device_sequence,
                         device,
@@ -142,11 +156,3 @@ class _Times:
         if wall_ms != self._ms:
             self._ms, self._text = wall_ms, to_text(wall_ms)
         return self._text
-
-
-def _unsound(position: int) -> JournalDamaged:
-    return JournalDamaged(
-        "record_damaged",
-        f"The record at position {position} does not match its own seal: its bytes on the disk have changed.",
-        "Run `nightsafe verify` for the whole picture, and replace the disk or card.",
-    )

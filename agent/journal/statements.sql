@@ -1,7 +1,7 @@
 -- All SQL of the journal, by name. Each statement says the index it uses where it is not the primary key.
 
 -- name: read_journal
-select venue, watermark, cursor, safe from journal where one = 1;
+select venue, watermark, cursor, safe, doubt from journal where one = 1;
 
 -- name: create_journal
 insert into journal (one, venue, created_ms) values (1, ?, ?);
@@ -9,8 +9,8 @@ insert into journal (one, venue, created_ms) values (1, ?, ?);
 -- name: open_stream
 insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason) values (?, ?, ?, ?, ?, ?, ?);
 
--- name: read_stream
-select epoch, base, origin, parent, parent_sequence, parent_rechash, reason from streams order by id desc limit 1;
+-- name: read_streams
+select epoch, base, origin, parent, parent_sequence, parent_rechash, reason, fenced, sealed from streams order by id;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;
@@ -59,11 +59,12 @@ update gaps set state = ? where device_epoch = ? and first = ?;
 select device_epoch, first, last, opened_ms, state from gaps where state in ('open', 'lost');
 
 -- name: add_records
-insert into records (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event)
+insert into records
+  (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside)
 values;
 
 -- name: read_records
-select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
 from records where position > ? order by position limit ?;
 
 -- name: read_recorded
@@ -115,3 +116,6 @@ select e.id, d.device from device_epochs e join devices d on d.id = e.device;
 -- name: read_quarantined
 select d.device, q.payload, q.reason, q.state
 from quarantine q join device_epochs e on e.id = q.device_epoch join devices d on d.id = e.device where q.id = ?;
+
+-- name: read_missing
+select first, last from missing order by last;

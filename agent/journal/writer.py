@@ -254,7 +254,7 @@ class Journal:
         fold = Fold(connection, book, self._venue, stamp)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
-        books.insert_many(connection, SQL["add_records"], fold.values, 10)
+        books.insert_many(connection, SQL["add_records"], fold.values, 11)
         if book.oldest_ms is None and fold.values:
             book.oldest_ms = wall_ms
         self._reused = fold.reused

@@ -101,7 +101,7 @@ class Rig:
         """Open, and let the writer turn. The tap sees every statement behind the migrations."""
         with patch.object(Database, "open_writer", self._tapped(Database.open_writer, tap)):
             self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
-        self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.base)
+        self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.lineage)
         self._stop = asyncio.Event()
         self._running = asyncio.create_task(self.journal.run(lambda: None, self._stop))
         return self
