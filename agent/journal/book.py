@@ -14,6 +14,7 @@ import msgspec
 from agent.core.arrivals import Gap, OpenGaps, Place, Receipt, Tally
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
+from agent.core.lived import Lived
 from agent.journal.database import SQL
 
 AGENT: Final = "agent"
@@ -146,6 +147,8 @@ class Book:
         self.lineage = Lineage((Stream("", 0, b"", None, "created"),))
         self.doubt: str | None = None
         """Why the present stream must not be continued at the cloud: `restored` or `adopted`."""
+        self.lived = Lived()
+        """How long the box had run when this was last written."""
         self.touched: set[EpochBook] = set()
         """Countings whose written figures are older than the log."""
         self.committed = 0
@@ -216,7 +219,8 @@ def load(connection: sqlite3.Connection) -> Book:
     """The figures as the database has them: those of the watermark, and every record behind it folded in."""
     book = Book()
     run = connection.execute
-    _, book.watermark, book.cursor, book.safe, book.doubt = run(SQL["read_journal"]).fetchone()
+    _, book.watermark, book.cursor, book.safe, book.doubt, *lived = run(SQL["read_journal"]).fetchone()
+    book.lived = Lived(*lived)
     book.lineage = read_lineage(connection)
     head = run(SQL["read_head"]).fetchone()
     book.position, book.head = head if head is not None else (book.base, book.lineage.present.origin)

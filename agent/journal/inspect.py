@@ -97,7 +97,7 @@ def verify(directory: Path) -> Report:
 
 def _verify(connection: sqlite3.Connection) -> Report:
     connection.execute("begin")
-    _, watermark, cursor, safe, _ = connection.execute(SQL["read_journal"]).fetchone()
+    _, watermark, cursor, safe, *_ = connection.execute(SQL["read_journal"]).fetchone()
     check = _Check(connection, Report(read_lineage(connection).present.epoch, 0, 0, cursor, 0, 0, ""))
     report = check.report
     for (text,) in connection.execute("pragma integrity_check"):

@@ -1,7 +1,7 @@
 -- All SQL of the journal, by name. Each statement says the index it uses where it is not the primary key.
 
 -- name: read_journal
-select venue, watermark, cursor, safe, doubt from journal where one = 1;
+select venue, watermark, cursor, safe, doubt, boottime_s, boottime_boot, boottime_at_s from journal where one = 1;
 
 -- name: create_journal
 insert into journal (one, venue, created_ms) values (1, ?, ?);
@@ -79,6 +79,9 @@ insert into known (device, id, digest, position) values;
 
 -- name: write_watermark
 update journal set watermark = ? where one = 1;
+
+-- name: write_lived
+update journal set boottime_s = ?, boottime_boot = ?, boottime_at_s = ? where one = 1;
 
 -- name: write_cursor
 update journal set cursor = ?, safe = ? where one = 1;

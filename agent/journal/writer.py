@@ -19,6 +19,7 @@ from agent.core.errors import Held, JournalDamaged, NightsafeError, Rejected, Tr
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
+from agent.core.lived import Lived, lived
 from agent.journal import book as books
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, Database
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often an idle writer shows that it lives."""
+LIVED_WRITE_S = 600.0
+"""How often it is written down how long the box has run."""
 
 
 class Clock(Protocol):
@@ -155,6 +158,8 @@ class Journal:
             waking = group.create_task(self._wake_on(stop), name="writer-stop")
             while self._waiting or not stop.is_set():
                 self._beat()
+                if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
+                    await self._note_lived()
                 if not self._waiting:
                     self._wake.clear()
                     await _wait(self._wake, BEAT_S)
@@ -163,6 +168,7 @@ class Journal:
                 if self._book.unprojected >= self._limits.project_events:
                     await self._write_figures()
             waking.cancel()
+        await self._note_lived()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -174,6 +180,27 @@ class Journal:
             await self._transact(self._project)
         except Transient as error:
             log.debug("figures_put_off", code=error.code)
+
+    def lived_s(self) -> float:
+        """Seconds that this box has run since the journal was made, over all restarts and boots; no clock steers it."""
+        return self._lived().total_s
+
+    def _lived(self) -> Lived:
+        return lived(self._book.lived, self._clock.boot_id(), self._clock.uptime_ms() / 1000)
+
+    async def _note_lived(self) -> None:
+        """Write down how long the box has run. A full disk puts it off."""
+        now = self._lived()
+
+        def write(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            connection.execute(SQL["write_lived"], now)
+            self._book.lived = now
+            return None, set()
+
+        try:
+            await self._transact(write)
+        except Transient as error:
+            log.debug("lived_put_off", code=error.code)
 
     async def _commit_waiting(self) -> None:
         group = self._waiting[: self._limits.commit_events_max]
