@@ -47,6 +47,7 @@ from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
 from agent.uplink.monitor import Monitor
+from agent.web.routes import Acts
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -143,7 +144,7 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
-    drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
+    drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
@@ -176,9 +177,15 @@ async def _compose(
     broadcast = Broadcast(source, session, clock)
     session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
+
+    async def adopt(actor: str, reason: str) -> None:
+        await journal.adopt(actor, reason)
+        drain.retry()
+
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, quarantine=quarantine)
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
     times = settings.runtime

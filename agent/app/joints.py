@@ -10,6 +10,7 @@ from agent.core.conditions import Conditions
 from agent.core.errors import SettingsInvalid
 from agent.core.events import Event
 from agent.core.instants import to_text
+from agent.core.lineage import Lineage, Parent
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
@@ -160,21 +161,22 @@ class Lan:
 class DrainSide:
     """The journal as the drain needs it: its facts from the writer, its records from the reader."""
 
-    def __init__(self, journal: Journal, reader: Reader) -> None:
+    def __init__(self, journal: Journal, reader: Reader, new_id: Callable[[], str]) -> None:
         self._journal = journal
         self._reader = reader
+        self._new_id = new_id
 
-    def epoch(self) -> str:
-        """The present stream."""
-        return self._journal.book.epoch
+    def lineage(self) -> Lineage:
+        """The streams."""
+        return self._journal.book.lineage
 
-    def base(self) -> int:
-        """The position before the stream's first record."""
-        return self._journal.book.base
+    def doubt(self) -> str | None:
+        """Why the present stream must not be continued."""
+        return self._journal.book.doubt
 
     def last(self) -> int:
-        """The last durable sequence."""
-        return self._journal.book.committed - self._journal.book.base
+        """Position of the last durable record."""
+        return self._journal.book.committed
 
     def cursor(self) -> int:
         """Position of the last record that the cloud has."""
@@ -188,11 +190,37 @@ class DrainSide:
         """Records behind a position."""
         return await self._reader.batch(after, records_max, bytes_max)
 
+    async def first(self) -> int:
+        """Position of the first record that is kept; one behind the last where none is."""
+        return await self._reader.first() or self.last() + 1
+
     async def rechash(self, position: int) -> bytes | None:
         """The seal of one record."""
         return await self._reader.rechash(position)
+
+    async def missing_reason(self, first: int, last: int) -> str:
+        """Why these records are not kept any more."""
+        if last <= self._journal.book.safe:
+            return "The box deleted these records when their time was up, after the cloud had called them safe."
+        return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
         """The cloud has these records."""
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
         await self._journal.advance(cursor, safe, told)
+
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream, under an epoch of its own."""
+        await self._journal.begin_stream(self._new_id(), base, parent, reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some more records for it."""
+        return await self._journal.seal_on()
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch."""
+        await self._journal.fence(epoch)
+
+    async def quarantine_record(self, record: Stored, detail: str) -> None:
+        """The cloud cannot take this record."""
+        await self._journal.quarantine_record(record, detail)
