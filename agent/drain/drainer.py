@@ -7,8 +7,7 @@ flight; the next batch is read meanwhile. It never drops, skips or reorders.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from hashlib import sha256
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -16,8 +15,9 @@ from agent.core import batches
 from agent.core.answers import BatchAnswer, CloudRefused, Step, step_after
 from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
 from agent.core.facts import DrainFacts
-from agent.core.lineage import Stream
+from agent.drain import feed
 from agent.drain.aftermath import Aftermath
+from agent.drain.feed import Hole, Load
 from agent.drain.ports import Clock, Cloud, Journal, Limits, Telling
 from agent.drain.progress import Progress
 from agent.drain.resume import Resumption, fenced
@@ -27,22 +27,6 @@ T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often a waiting drain shows that it lives."""
-
-
-class Load(NamedTuple):
-    """A batch ready to be sent, with the records in it."""
-
-    records: Sequence[Any]
-    body: Any
-
-
-class Hole(NamedTuple):
-    """Records of the stream that this box cannot send, with the rechash of the last one."""
-
-    first: int
-    last: int
-    rechash: bytes
-    reason: str
 
 
 class Drain:
@@ -221,12 +205,13 @@ class Drain:
             self._progress.rewound(state.next)
         self._aftermath.size = batches.limited(self._aftermath.size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
+        self._refused = None
         self._resumed = True
         self._progress.exchanged()
 
     async def _next_load(self) -> Load | Hole | None:
         if self._refused is not None:
-            return await self._give_up(*self._refused)
+            return await feed.given_up(self._journal, *self._refused)
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return await self._load(self._sent)
@@ -243,36 +228,8 @@ class Drain:
             return error
 
     async def _load(self, after: int) -> Load | Hole | None:
-        """The next records of this stream, or the hole before them."""
-        stream, size = self._stream, self._aftermath.size
-        end = self._journal.lineage().end_of(stream)
-        if end is not None and after >= end:
-            return None
-        records = await self._journal.batch(after, size.records, size.bytes_max)
-        if not records:
-            return None
-        if records[0].position != after + 1:
-            return await self._hole(stream, after, records[0], end)
         gzip = self._limits().gzip
-        return Load(records, await self._cloud.prepare(stream.epoch, records, gzip=gzip, base64=size.base64))
-
-    async def _hole(self, stream: Stream, after: int, behind: Any, end: int | None) -> Hole:
-        """Everything between `after` and the next record that is kept; at most to the end of the stream."""
-        last, rechash = behind.position - 1, behind.prevhash
-        if end is not None and last >= end:
-            last, following = end, self._journal.lineage().of(end + 1)
-            if following.parent is None:
-                raise Held("records_missing", f"The end of the epoch {stream.epoch} is not here any more.", CALL)
-            rechash = following.parent.rechash
-        reason = await self._journal.missing_reason(after + 1, last)
-        return Hole(after + 1 - stream.base, last - stream.base, rechash, reason)
-
-    async def _give_up(self, record: Any, said: str) -> Hole:
-        """The record goes to quarantine here, where it is kept whole, and its place at the cloud is declared."""
-        digest = sha256(record.event).hexdigest()
-        await self._journal.quarantine_record(record, said)
-        reason = f"The cloud cannot take this record: {said} It is kept at the venue; SHA-256 of its event: {digest}"
-        return Hole(record.sequence, record.sequence, record.rechash, reason[:HOLE_REASON_CHARS_MAX])
+        return await feed.following(self._journal, self._cloud, self._stream, after, self._aftermath.size, gzip=gzip)
 
     async def _declare(self, hole: Hole) -> None:
         """Tell the cloud what this box cannot send, and go on behind it."""
@@ -342,8 +299,6 @@ class Drain:
         return count
 
 
-HOLE_REASON_CHARS_MAX = 900
-"""A hole's reason, in characters: the cloud takes a thousand."""
 CALL = "Call support; nothing was dropped, and recording goes on."
 
 
