@@ -20,7 +20,8 @@ from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import Held
 from agent.core.events import RESERVED_DEVICES, device_allowed
 from agent.lan import packets
-from agent.lan.connection import DeviceConnection, Hold
+from agent.lan.connection import DeviceConnection
+from agent.lan.phases import Hold
 from agent.lan.upstream import Upstream
 
 log = structlog.get_logger()
