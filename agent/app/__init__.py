@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling
+from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.conditions import Conditions
@@ -170,7 +170,7 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), conditions.all, pulse.stale)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)

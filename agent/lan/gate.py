@@ -32,6 +32,20 @@ RESPONSE_TOPIC_CHARS_MAX = 200
 """A longer Response Topic is not heeded; brokers bound a topic's levels, too."""
 BACKLOG = 512
 """New connections that the kernel holds for the gate."""
+COUNTED = (
+    "connections_total",
+    "connections_over_limit",
+    "connect_timeouts",
+    "connects_refused",
+    "broker_unreachable",
+    "malformed",
+    "too_large",
+    "partial_dropped",
+    "events_total",
+    "events_qos0",
+    "spoofed",
+)
+"""What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
 QUEUE_FULL_S = 0.005
 """Pause before the broker is asked again whose queue of new connections is full."""
 
@@ -114,7 +128,7 @@ class Gate:
         self._connections: set[DeviceConnection] = set()
         self._starved: set[DeviceConnection] = set()
         self._joins: asyncio.TaskGroup | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self.partial_bytes = 0
         self.settled = asyncio.Event()
         """Set whenever a connection has acknowledged what was due, or is gone."""

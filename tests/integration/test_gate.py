@@ -303,14 +303,17 @@ def test_a_pubrel_for_an_id_that_is_not_the_gates_goes_to_mosquitto(box: Box, na
 
 
 @both_levels
-def test_a_will_on_the_own_events_topic_is_stored(box: Box, name: str, level: int) -> None:
+def test_a_will_on_the_own_events_topic_is_stored_and_counted(box: Box, name: str, level: int) -> None:
     payload = event()
     topic = f"pos/v1/{name}/events"
+    before = box.counts()["will_events"]
     with Wire(box.port) as wire:
         wire.send(mqtt.connect(name, username=name, level=level, will=(topic, payload)))
         assert wire.packet().kind == mqtt.CONNACK
     until(lambda: box.stored(name), "the will is stored")
     assert box.stored(name) == [payload]
+    assert box.counts()["will_events"] == before + 1
+    assert f"\nnightsafe_gate_will_events_total {before + 1}.0\n" in box.metrics()
 
 
 @pytest.mark.parametrize("whose", ["agent", "venue", "nightsafe", "Till_1"])
