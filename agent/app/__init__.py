@@ -229,6 +229,9 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.partial_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
+        gate.keepalive_idle_s,
+        gate.keepalive_interval_s,
+        gate.keepalive_probes_max,
     )
 
 

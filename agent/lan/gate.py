@@ -5,7 +5,6 @@ Unix socket. TLS will wrap the listening sockets here and change nothing behind 
 """
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -22,6 +21,7 @@ from agent.core.events import RESERVED_DEVICES, device_allowed
 from agent.lan import packets
 from agent.lan.connection import DeviceConnection
 from agent.lan.phases import Hold
+from agent.lan.sockets import connected, notice_silence
 from agent.lan.upstream import Upstream
 
 log = structlog.get_logger()
@@ -46,8 +46,6 @@ COUNTED = (
     "spoofed",
 )
 """What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
-QUEUE_FULL_S = 0.005
-"""Pause before the broker is asked again whose queue of new connections is full."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -61,6 +59,9 @@ class Limits(msgspec.Struct, frozen=True):
     partial_bytes_max: int
     refuse_delay_s: float
     linger_s: float
+    keepalive_idle_s: int
+    keepalive_interval_s: int
+    keepalive_probes_max: int
 
     @property
     def packet_bytes_max(self) -> int:
@@ -176,6 +177,9 @@ class Gate:
                 "`systemctl disable --now mosquitto`), or change [gate] listen.",
             ) from error
         stack.callback(server.close)
+        limits = self.limits
+        for listener in server.sockets:
+            notice_silence(listener, limits.keepalive_idle_s, limits.keepalive_interval_s, limits.keepalive_probes_max)
         return server
 
     def _accept(self) -> asyncio.Protocol:
@@ -226,7 +230,7 @@ class Gate:
     async def _join(self, connection: DeviceConnection, connect: bytes) -> None:
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                loop, broker = asyncio.get_running_loop(), await _connected(self._broker_socket)
+                loop, broker = asyncio.get_running_loop(), await connected(self._broker_socket)
                 _, upstream = await loop.create_unix_connection(lambda: Upstream(connection), sock=broker)
         except (OSError, TimeoutError):
             self._counts["broker_unreachable"] += 1
@@ -269,23 +273,3 @@ class Gate:
         starved, self._starved = self._starved, set()
         for connection in starved:
             connection.release(Hold.ROOM)
-
-
-async def _connected(path: Path) -> socket.socket:
-    """A connection to a Unix socket. When many devices come at once, its queue of ten is full: then wait for room.
-
-    asyncio's own connect takes the kernel's "try again" for "under way", which it never is on a Unix socket.
-    """
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        while True:
-            try:
-                made.connect(str(path))
-            except BlockingIOError:
-                await asyncio.sleep(QUEUE_FULL_S)
-            else:
-                return made
-    except BaseException:
-        made.close()
-        raise

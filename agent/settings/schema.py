@@ -168,6 +168,14 @@ class GateSettings(Section, frozen=True):
     linger_s: Annotated[
         float, restart("Time a closing connection has to take what was already written to it.", ge=0, le=60)
     ] = 5.0
+    keepalive_idle_s: Annotated[
+        int, restart("Silence of a device after which TCP itself asks whether it is still there.", ge=1, le=3_600)
+    ] = 30
+    keepalive_interval_s: Annotated[int, restart("Time that the device has to answer that.", ge=1, le=600)] = 10
+    keepalive_probes_max: Annotated[
+        int,
+        restart("So often it is asked in vain; then it is gone, as when it takes nothing for this long.", ge=1, le=100),
+    ] = 3
 
 
 class DeviceSettings(Section, frozen=True):
