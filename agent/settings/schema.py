@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from agent.core.arrivals import TOLD_MAX
+
 Reload = Literal["live", "restart", "never"]
 """When a changed value takes effect: at once, at the next start, or never for an existing journal."""
 
@@ -248,8 +250,8 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
-    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=1_000)] = 100
-    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=1_000)] = 100
+    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
+    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     excerpt_bytes_max: Annotated[
         int, restart("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
     ] = 4_096
