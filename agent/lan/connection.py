@@ -143,7 +143,7 @@ class DeviceConnection(asyncio.Protocol):
             return
         self._connect = connect
         try:
-            name, forwarded = self._gate.name_of(connect)
+            name, forwarded = self._gate.name_of(connect, self.peer)
         except PermissionError as refusal:
             self._refuse(packets.NOT_AUTHORIZED, str(refusal))
             return

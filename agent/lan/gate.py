@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from agent.core import cards
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import Held
 from agent.core.events import RESERVED_DEVICES, device_allowed
@@ -37,6 +38,7 @@ COUNTED = (
     "connections_over_limit",
     "connect_timeouts",
     "connects_refused",
+    "card_number_names",
     "broker_unreachable",
     "malformed",
     "too_large",
@@ -209,8 +211,8 @@ class Gate:
         """Count one of what the counters call `name`."""
         self._counts[name] += 1
 
-    def name_of(self, connect: packets.Connect) -> tuple[str, bytes]:
-        """Who connects, and the CONNECT to pass on. PermissionError, with words, for a reserved name."""
+    def name_of(self, connect: packets.Connect, peer: str) -> tuple[str, bytes]:
+        """Who connects, and the CONNECT to pass on. PermissionError, with words, for a name that no device may have."""
         if connect.username is not None:
             name, forwarded = connect.username, packets.packet(packets.CONNECT << 4, connect.body)
         elif self._open_to_all:
@@ -220,7 +222,18 @@ class Gate:
             name, forwarded = "", packets.packet(packets.CONNECT << 4, connect.body)
         if name.lower() in RESERVED_DEVICES:
             raise PermissionError(f'the name "{name}" is the box\'s own: give the device another one')
+        if not cards.text_clean(name):
+            self._card_number_name(peer)
+            raise PermissionError(
+                "the name looks like a card number, and names are written down: give the device another"
+            )
         return name, forwarded
+
+    def _card_number_name(self, peer: str) -> None:
+        """A name that must not reach the disk, neither here nor in the broker's log."""
+        say = log.debug if self._counts["card_number_names"] else log.warning
+        self._counts["card_number_names"] += 1
+        say("connect_refused", peer=peer, reason="card_number", hint="Give the device a name that is no card number.")
 
     def join(self, connection: DeviceConnection, connect: bytes) -> asyncio.Task[None]:
         """Open the device's way to the broker and send its CONNECT there."""

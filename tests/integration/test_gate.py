@@ -213,6 +213,29 @@ def test_reserved_names_are_refused_as_user_name_and_as_client_id(box: Box, rese
 
 
 @both_levels
+@pytest.mark.parametrize("name", ["4111111111111111", "till-4111-1111-1111-1111", "5500 0000 0000 0004"])
+def test_A1_3_a_name_that_is_a_card_number_is_refused_and_stands_nowhere(box: Box, name: str, level: int) -> None:
+    before = box.counts()["card_number_names"]
+    for hello in (mqtt.connect("some-till", username=name, level=level), mqtt.connect(name, level=level)):
+        with Wire(box.port) as wire:
+            (got,) = wire.send(hello).rest()
+            assert (got.kind, got.body[1]) == (mqtt.CONNACK, 0x87 if level == V5 else 5)
+            assert level == V4 or "looks like a card number" in (got.reason_string or "")
+            assert level == V4 or name not in (got.reason_string or "")
+    assert box.counts()["card_number_names"] == before + 2
+    assert "reason=card_number" in next(line for line in box.text.splitlines() if "event=connect_refused" in line)
+    for path in [box.log, *box.state.rglob("*")]:
+        assert not path.is_file() or name.encode() not in path.read_bytes(), path
+
+
+@both_levels
+@pytest.mark.parametrize("name", ["till-20261122103000", "5000159461122", "0199c0de-0000-7000-8000-000000000000"])
+def test_a_name_with_many_digits_that_is_no_card_number_comes_in(box: Box, name: str, level: int) -> None:
+    with Device(box.port, name, level=level) as device:
+        assert len(device.tell(event()).body) == 2
+
+
+@both_levels
 def test_without_a_user_name_the_client_id_is_the_device_where_any_may_connect(box: Box, name: str, level: int) -> None:
     payload = event()
     with Wire(box.port) as wire:
