@@ -23,6 +23,7 @@ from agent.lan import packets
 from agent.lan.connection import DeviceConnection
 from agent.lan.phases import Hold
 from agent.lan.sockets import connected, notice_silence
+from agent.lan.stream import is_events_topic
 from agent.lan.upstream import Upstream
 
 log = structlog.get_logger()
@@ -212,7 +213,7 @@ class Gate:
         self._counts[name] += 1
 
     def name_of(self, connect: packets.Connect, peer: str) -> tuple[str, bytes]:
-        """Who connects, and the CONNECT to pass on. PermissionError, with words, for a name that no device may have."""
+        """Who connects, and the CONNECT to pass on. PermissionError, with words, for what must not reach the broker."""
         if connect.username is not None:
             name, forwarded = connect.username, packets.packet(packets.CONNECT << 4, connect.body)
         elif self._open_to_all:
@@ -227,7 +228,15 @@ class Gate:
             raise PermissionError(
                 "the name looks like a card number, and names are written down: give the device another"
             )
+        if self._open_to_all and connect.will_topic is not None:
+            self._check_will(name, connect.will_topic)
         return name, forwarded
+
+    def _check_will(self, name: str, topic: str) -> None:
+        """Without an access list only the gate knows whose will this is: it would come as the other device's event."""
+        if is_events_topic(topic.encode()) and not (device_allowed(name) and topic == events_topic(name)):
+            self.spoofed(name, topic)
+            raise PermissionError(f"{name} may leave a will with events at {events_topic(name)} only")
 
     def _card_number_name(self, peer: str) -> None:
         """A name that must not reach the disk, neither here nor in the broker's log."""
@@ -257,7 +266,7 @@ class Gate:
         """How the body of a PUBLISH to the device's events topic begins; empty when it may not send events."""
         if not device_allowed(device):
             return b""
-        topic = f"pos/v1/{device}/events".encode()
+        topic = events_topic(device).encode()
         return len(topic).to_bytes(2, "big") + topic
 
     def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
@@ -270,9 +279,9 @@ class Gate:
         self._starved.add(connection)
 
     def spoofed(self, device: str, topic: str) -> None:
-        """A device tried another's events topic."""
+        """A device tried another's events topic, by publishing or in its will."""
         self._counts["spoofed"] += 1
-        self._listeners.spoofed(device, topic)
+        self._listeners.spoofed(device, topic if cards.text_clean(topic) else cards.masked(topic.encode()).decode())
 
     def answer(self, device: str, asked: packets.PublishProperties, item: Item, outcome: Outcome) -> None:
         """Send an event's own receipt where the device asked for it, if that is its own place."""
@@ -286,3 +295,8 @@ class Gate:
         starved, self._starved = self._starved, set()
         for connection in starved:
             connection.release(Hold.ROOM)
+
+
+def events_topic(device: str) -> str:
+    """Where this device's events go."""
+    return f"pos/v1/{device}/events"

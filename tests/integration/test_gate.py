@@ -339,20 +339,52 @@ def test_a_will_on_the_own_events_topic_is_stored_and_counted(box: Box, name: st
     assert f"\nnightsafe_gate_will_events_total {before + 1}.0\n" in box.metrics()
 
 
-@pytest.mark.parametrize("whose", ["agent", "venue", "nightsafe", "Till_1"])
-def test_a_will_for_what_is_no_device_is_stored_by_nobody(box: Box, name: str, whose: str) -> None:
-    """Where any may connect there is no access list: the agent's own door still knows what a device is."""
-    before = len(box.stored(whose))
+@both_levels
+@pytest.mark.parametrize("whose", ["till-another", "agent", "venue", "nightsafe", "Till_1"])
+def test_a_will_on_anothers_events_topic_ends_the_connect_where_any_may_connect(
+    box: Box, name: str, whose: str, level: int
+) -> None:
+    """There is no access list then: the broker would publish it, and it would come as the other's event."""
+    before = box.counts()
     foul, good = event(), event()
+    for username in (name, None):
+        with Wire(box.port) as wire:
+            wire.send(mqtt.connect(name, username=username, level=level, will=(f"pos/v1/{whose}/events", foul)))
+            (got,) = wire.rest()
+            assert (got.kind, got.body[1]) == (mqtt.CONNACK, 0x87 if level == V5 else 5)
+            assert level == V4 or f"pos/v1/{name}/events" in (got.reason_string or "")
     with Wire(box.port) as wire:
-        wire.send(mqtt.connect(name, username=name, will=(f"pos/v1/{whose}/events", foul)))
-        assert wire.packet().kind == mqtt.CONNACK
-    with Wire(box.port) as wire:
-        wire.send(mqtt.connect(name, username=name, will=(f"pos/v1/{name}/events", good)))
-        assert wire.packet().kind == mqtt.CONNACK
-    until(lambda: box.stored(name), "the second will is stored, which came behind the first")
+        wire.send(mqtt.connect(name, username=name, level=level, will=(f"pos/v1/{name}/events", good)))
+        assert wire.packet().body[1] == 0
+    until(lambda: box.stored(name), "the own will is stored, which came behind the others")
     assert foul not in box.stored(whose)
-    assert box.rows("select 1 from devices where device = ?", whose) == ([(1,)] if whose == "agent" and before else [])
+    assert box.device(whose) is None or whose == "agent"
+    after = box.counts()
+    assert after["spoofed"] == before["spoofed"] + 2
+    assert after["connects_refused"] == before["connects_refused"] + 2
+    attention = next(one for one in box.status()["conditions"] if one["id"] == f"spoofed:{name}")
+    assert attention["attention"]
+    assert f"pos/v1/{whose}/events" in attention["text"]
+
+
+def test_a_name_that_no_device_may_bear_leaves_no_will_with_events_either(box: Box) -> None:
+    with Wire(box.port) as wire:
+        (got,) = wire.send(mqtt.connect("x", username="Till_9", will=("pos/v1/Till_9/events", event()))).rest()
+        assert (got.kind, got.body[1]) == (mqtt.CONNACK, 5)
+
+
+@pytest.mark.parametrize("topic", ["pos/v1/till-another/state", "pos/v1/till-another/events/x", "a/b"])
+def test_a_will_on_any_other_topic_is_the_brokers_business(box: Box, name: str, topic: str) -> None:
+    with Wire(box.port) as wire:
+        assert wire.send(mqtt.connect(name, username=name, will=(topic, b"{}"))).packet().body[1] == 0
+
+
+def test_A1_3_a_card_number_in_anothers_topic_is_told_to_nobody(box: Box, name: str) -> None:
+    with Device(box.port, name, level=V5) as device:
+        assert device.tell(event(), topic="pos/v1/4111111111111111/events").reason == 0x87
+    text = next(one["text"] for one in box.status()["conditions"] if one["id"] == f"spoofed:{name}")
+    assert "4111" not in text
+    assert "****" in text
 
 
 @both_levels
