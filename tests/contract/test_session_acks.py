@@ -5,7 +5,6 @@ settled does not.
 """
 
 import asyncio
-import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ from agent.core.arrivals import Item, Outcome, Own
 from agent.lan.broker import Broker, Limits
 from agent.lan.session import Session
 from tests.integration.mqtt import connect, publish
+from tests.tools import needs
 
 ITEM = Own("nightsafe.test", {})
 TOPIC = "pos/v1/till-1/events"
@@ -50,8 +50,7 @@ class Listener:
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
     """A running Mosquitto. Its folder's path is short, for its Unix socket."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
-        pytest.skip("mosquitto is not installed")
+    needs("mosquitto")
     with tempfile.TemporaryDirectory(prefix="ns-") as folder:
         limits = Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 0.1, 1.0)
         made = Broker(Path(folder), True, limits)

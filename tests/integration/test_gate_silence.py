@@ -140,6 +140,7 @@ def loopback(state: str) -> None:
     subprocess.run(["ip", "link", "set", "lo", state], check=True, timeout=10)
 
 
+@pytest.mark.needs("ip")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a network namespace")
 @pytest.mark.parametrize("spoken_to", [False, True], ids=["silence", "an unacknowledged packet"])
 def test_a_device_without_keep_alive_whose_network_is_gone_is_noticed(spoken_to: bool) -> None:
