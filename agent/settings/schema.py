@@ -298,12 +298,19 @@ class DrainSettings(Section, frozen=True):
 class UplinkSettings(Section, frozen=True):
     """Telling whether the cloud can be reached; for people and pacing only."""
 
-    probe_interval_s: Annotated[float, live("Time between two probes while nothing is uploaded.", ge=1, le=3_600)] = (
-        10.0
-    )
+    probe_interval_s: Annotated[
+        float,
+        live(
+            'Longest time between two probes while nothing is uploaded. From a dead link to "offline" it takes at most '
+            "this, the longer of probe_timeout_s and offline_debounce_s, and 1.5 s: 14 s unless changed.",
+            ge=1,
+            le=3_600,
+        ),
+    ] = 2.5
     probe_timeout_s: Annotated[float, live("Time for one probe.", gt=0, le=60)] = 5.0
     offline_debounce_s: Annotated[
-        float, live('How long a failure lasts before people read "offline".', ge=0, le=600)
+        float,
+        live('How long a failure lasts, from the start of its probe, before people read "offline".', ge=0, le=600),
     ] = 10.0
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30
 
