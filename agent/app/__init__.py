@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling
+from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.conditions import Conditions
@@ -171,7 +171,7 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), conditions.all, pulse.stale)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -236,6 +236,9 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.partial_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
+        gate.keepalive_idle_s,
+        gate.keepalive_interval_s,
+        gate.keepalive_probes_max,
     )
 
 

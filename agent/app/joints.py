@@ -1,6 +1,6 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -16,6 +16,8 @@ from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader, Stored
 from agent.journal.writer import Journal, Uploaded
+from agent.lan.gate import Gate
+from agent.lan.session import Session
 from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.schema import Settings
@@ -156,6 +158,18 @@ class Lan:
     def state(self, device: str, payload: bytes) -> None:
         """A device's state topic."""
         self._gaps.heard(device, payload)
+
+
+class LanCounts:
+    """What the gate and the session have counted, as one: people look at the doors of the box, not at its parts."""
+
+    def __init__(self, gate: Gate, session: Session) -> None:
+        self._gate = gate
+        self._session = session
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; `connections` is how many there are now, the others only grow."""
+        return {**self._gate.counts(), **self._session.counts()}
 
 
 class DrainSide:

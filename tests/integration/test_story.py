@@ -1,6 +1,5 @@
 """The demo as a person starts it: the whole story with its verdict, and an orderly end on SIGTERM."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ STORY_MAX_S = 120.0
 WAIT_MAX_S = 30.0
 DEMO = [sys.executable, "-m", "agent.tills.demo"]
 
-pytestmark = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
+pytestmark = pytest.mark.needs("mosquitto")
 
 
 def left_behind(directory: Path) -> list[str]:
