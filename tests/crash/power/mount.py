@@ -51,9 +51,9 @@ class Mount:
         """All that happened so far."""
         return list(tape.read(self._record))
 
-    def fail(self, call: str, error: str, of: str, times: int = 1) -> None:
-        """Let the next `times` calls (0: all) on paths that end in `of` fail."""
-        order = {"call": call, "error": error, "of": of, "times": times}
+    def fail(self, call: str, error: str, of: str, times: int = 1, kill: bool = False) -> None:
+        """Let the next `times` calls (0: all) on paths that end in `of` fail; `kill` who calls, before it hears."""
+        order = {"call": call, "error": error, "of": of, "times": times, "kill": kill}
         (self.folder / FAULT.lstrip("/")).write_text(json.dumps(order))
 
     def mend(self) -> None:

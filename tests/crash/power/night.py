@@ -64,9 +64,17 @@ class Scene:
         self.box.start()
 
     def sync_failed(self) -> None:
-        """A sync of the log fails once. Whether the process ends of it or not, afterwards the box works."""
-        self.mount.fail("sync", "EIO", "-wal")
-        until(lambda: not self.box.alive or "journal_" in self.box.text, "the box has noticed", SETTLE_MAX_S)
+        """A sync of the log fails, and again, until the process has noticed; then the disk works again."""
+        since = len(self.box.text)
+        self.mount.fail("sync", "EIO", "-wal", 0)
+        until(lambda: not self.box.alive or "journal_" in self.box.text[since:], "the box has noticed", SETTLE_MAX_S)
+        self.mount.mend()
+        self._go_on()
+
+    def killed_as_a_sync_failed(self) -> None:
+        """Nobody hears of the failure: the kernel shows the next process what it has given up to write."""
+        self.mount.fail("sync", "EIO", "-wal", kill=True)
+        until(lambda: not self.box.alive, "the box is killed", SETTLE_MAX_S)
         self._go_on()
 
     def disk_full(self) -> None:
@@ -141,8 +149,10 @@ def scene(seed: str, synchronous: str = "full", checkpoint_bytes: int = 0, pace_
 def whole_night(seed: str, folder: Path, told: int, checkpoint_bytes: int, full_disk: bool) -> Night:
     """The agent with its promise: it is killed, a sync fails, (the disk is full for a while,) and it goes on."""
     with scene(seed, "full", checkpoint_bytes) as venue:
-        part = told // 4
-        for incident in (venue.killed, venue.sync_failed, venue.disk_full if full_disk else venue.killed):
+        incidents = [venue.killed, venue.killed_as_a_sync_failed, venue.sync_failed]
+        incidents += [venue.disk_full] if full_disk else []
+        part = told // (len(incidents) + 1)
+        for incident in incidents:
             venue.tell(part)
             incident()
         venue.tell(part)

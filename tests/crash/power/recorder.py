@@ -8,6 +8,7 @@ calls fail. It never keeps anything back: what a power cut takes away is decided
 import errno
 import json
 import os
+import signal
 import stat
 import sys
 import threading
@@ -28,15 +29,20 @@ _STATFS = ("f_bavail", "f_bfree", "f_blocks", "f_bsize", "f_favail", "f_ffree", 
 
 
 class Faults:
-    """The next `times` calls of one kind, on paths that end so, fail with `error`; 0 times is for ever."""
+    """The next `times` calls of one kind, on paths that end so, fail with `error`; 0 times is for ever.
+
+    With `kill` the process that called is killed, and so never hears of it.
+    """
 
     def __init__(self) -> None:
         self._call = self._of = ""
         self._error = self._times = 0
+        self._kill = False
 
     def set(self, order: dict[str, Any]) -> None:
         self._call, self._of = order["call"], order["of"]
         self._error, self._times = getattr(errno, order["error"]), int(order["times"])
+        self._kill = order["kill"]
 
     def strike(self, call: Literal["write", "sync"], path: str) -> int:
         """The errno with which this call fails, 0 when it does not."""
@@ -46,6 +52,8 @@ class Faults:
             self._times -= 1
             if not self._times:
                 self._call = ""
+        if self._kill:
+            os.kill(mfusepy.fuse_get_context()[2], signal.SIGKILL)
         return self._error
 
 
