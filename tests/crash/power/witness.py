@@ -90,6 +90,14 @@ class Witness:
         elif what in ("told", "refused"):
             self.told[key] = None
 
+    def note_sent(self, sent: Sent) -> None:
+        """For who sends without a tape."""
+        self.sent[Key(sent.device, sent.id)] = sent
+
+    def note_told(self, key: Key) -> None:
+        """For who sends without a tape."""
+        self.told[key] = None
+
     @property
     def untold(self) -> list[Sent]:
         """What devices would send again, each in its own order."""
