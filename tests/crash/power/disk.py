@@ -73,7 +73,10 @@ class Disk:
         return {path: bytes(self._file(file).seen) for path, file in self._names_seen.items()}
 
     def _file(self, number: int) -> _File:
-        return self._files.setdefault(number, _File())
+        found = self._files.get(number)
+        if found is None:
+            found = self._files[number] = _File()
+        return found
 
     def _sync(self, op: Op) -> None:
         if op.kind != "sync_folder":

@@ -4,16 +4,17 @@ Everything is counted, nothing is asserted here: a test asks for zeros, and a co
 """
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import msgspec
 
-from agent.core.arrivals import Item, Outcome
+from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import NightsafeError
 from agent.core.events import judge
+from agent.journal.database import FILE_NAME
 from agent.journal.inspect import verify
 from agent.journal.writer import Journal
 from tests.crash.power.witness import Key, Sent, Witness, digest
@@ -25,8 +26,10 @@ AGAIN_COUNT = 20
 LATEST_COUNT = 10
 """Of these the latest told, who were nearest to the cut; the others are chosen by chance."""
 SETTLE_MAX_S = 20.0
-REFUSED = "select d.device, q.event_id from quarantine q join device_epochs e on e.id = q.device_epoch" \
-    " join devices d on d.id = e.device"  # fmt: skip
+REFUSED = (
+    "select d.device, q.event_id from quarantine q"
+    " join device_epochs e on e.id = q.device_epoch join devices d on d.id = e.device"
+)
 
 
 class Finding(msgspec.Struct):
@@ -132,9 +135,7 @@ def _stored(rows: list[Row], finding: Finding) -> dict[Key, bytes]:
 
 
 def _refused(folder: Path) -> set[Key]:
-    import sqlite3
-
-    connection = sqlite3.connect(f"file:{folder / 'journal.sqlite'}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{folder / FILE_NAME}?mode=ro", uri=True)
     try:
         return {Key(*row) for row in connection.execute(REFUSED)}
     finally:
@@ -161,7 +162,7 @@ async def submit(journal: Journal, events: list[Sent]) -> dict[Key, Outcome]:
     stop, done = asyncio.Event(), asyncio.Event()
     running = asyncio.create_task(journal.run(lambda: None, stop))
 
-    def told(key: Key) -> Any:
+    def told(key: Key) -> Settle:
         def settle(_: Item, outcome: Outcome) -> None:
             outcomes[key] = outcome
             if len(outcomes) == len(events):

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
@@ -24,6 +25,7 @@ from tests.crash.power.tape import Kind, Op
 OK, FULL, IOERR_WRITE, IOERR_FSYNC, IOERR_TRUNCATE, IOERR_DELETE = 0, 13, 778, 1034, 1546, 2570
 OPEN_MAIN_DB, OPEN_WAL = 0x100, 0x80000
 NAME: Final = b"nightsafe-shim"
+NEVER: Final = sys.maxsize
 os_pwrite: Final = os.pwrite
 
 _OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
@@ -110,13 +112,16 @@ class Shim:
         self.fault = NO_FAULT
         self.calls: list[Call] = []
         self.struck = 0
+        """How many calls failed."""
+        self.struck_at = NEVER
+        """How long the tape was when the first of them did."""
 
     def start(self, folder: Path, fault: Fault) -> None:
         """A new disk in `folder`, and an empty tape."""
         self.folder, self.fault = folder, fault
         self.tape, self.calls = [], []
         self._numbers.clear()
-        self.struck = 0
+        self.struck, self.struck_at = 0, NEVER
 
     def move(self, folder: Path) -> None:
         """The same disk is in another folder now; what still uses the old one is not seen any more."""
@@ -234,6 +239,7 @@ class Shim:
         if not at or len(self.calls) < at or (len(self.calls) > at and not sticky):
             return OK
         self.struck += 1
+        self.struck_at = min(self.struck_at, len(self.tape))
         if call == "write":
             return FULL if self.fault.error == "ENOSPC" else IOERR_WRITE
         return _FAILED[call]
