@@ -1,7 +1,8 @@
 """The agent's own command with SQLite's promise changed: `launcher.py SYNCHRONOUS CHECKPOINT_BYTES run --config FILE`.
 
-`full` leaves the promise as it is: then only checkpoints come more often, or not even that with 0 bytes. `normal` and
-`off` are what power cuts must convict. The agent itself has no such switch; this is put over its code from outside.
+`full` leaves the promise as it is: then only checkpoints come more often, or not even that with 0 bytes. `normal`,
+`off` and `first`, which tells before it commits, are what power cuts must convict. The agent itself has no such
+switch; this is put over its code from outside.
 """
 
 import sqlite3
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from agent import cli
 from agent.journal import database
+from tests.crash.launcher import tell_first
 
 LAUNCHER = Path(__file__)
 
@@ -32,7 +34,9 @@ def checkpoint_every(size: int) -> None:
 
 if __name__ == "__main__":
     synchronous, checkpoint_bytes = sys.argv.pop(1), int(sys.argv.pop(1))
-    if synchronous != "full":
+    if synchronous == "first":
+        tell_first()
+    elif synchronous != "full":
         promise(synchronous)
     if checkpoint_bytes:
         checkpoint_every(checkpoint_bytes)
