@@ -102,7 +102,7 @@ async def _connect(path: Path) -> aiosqlite.Connection:
 def _renew(wal: Path) -> None:
     """Write the bytes of the write-ahead log over themselves and sync them: see docs/decisions/0004.
 
-    After a failed sync the kernel shows bytes that it will never write. A checkpoint of them, cut off, leaves a mixture.
+    A failed sync leaves bytes that the kernel shows and never writes: a checkpoint of them, cut off, is a mixture.
     """
     if not wal.exists():
         return

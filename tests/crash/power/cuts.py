@@ -38,13 +38,12 @@ def places(tape: list[Op], count: int, chance: Random) -> list[int]:
 
 async def cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
     """Try `count` places in each way."""
-    figures = Figures()
-    for way in ways:
-        disk, witness = Disk(way, chance), Witness()
-        left = places(tape, count, chance)
-        for at, op in enumerate(tape):
+    figures, witness = Figures(), Witness()
+    disks = [(way, Disk(way, chance), places(tape, count, chance)) for way in ways]
+    for at, op in enumerate(tape):
+        witness.take(op)
+        for way, disk, left in disks:
             disk.take(op)
-            witness.take(op)
             while left and left[0] == at:
                 left.pop(0)
                 finding = await examined(disk, witness, chance)

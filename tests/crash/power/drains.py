@@ -23,7 +23,7 @@ from agent.receiver.ledger.sqlite_file import position_of
 from tests.crash.judge import chained
 from tests.crash.power.disk import Disk
 from tests.crash.power.examine import Finding, lay_out
-from tests.crash.power.witness import Key, Sent, Witness, digest
+from tests.crash.power.witness import Key, Sent, Witness
 from tests.crash.venue import quick_box, quick_cloud
 from tests.integration.machine import Box, CloudServer, until
 from tests.integration.mqtt import V5, Device
@@ -114,7 +114,8 @@ def _as_it_was(ledger: Path, target: Path, had: int) -> None:
 
 def _send_again(port: int, name: str, sents: list[Sent]) -> None:
     """In their order, as a device does that was not told."""
-    with Device(port, name, level=V5) as device:
+    device = Device(port, name, level=V5)
+    with device:
         for at in range(0, len(sents), BURST):
             burst = sents[at : at + BURST]
             device.send(*(device.frame(sent.body) for sent in burst))
@@ -134,7 +135,7 @@ def _compare(exported: list[bytes], witness: Witness, finding: Finding) -> None:
             key = Key(line.device, event.id)
             events[key] += 1
             finding.phantom += key not in witness.sent
-            finding.changed += key in witness.sent and digest(bytes(line.data)) != digest(witness.sent[key].body)
+            finding.changed += key in witness.sent and bytes(line.data) != witness.sent[key].body
         elif event.type == "nightsafe.event.refused":
             told = _refused(event.data)
             refused[Key(told.device, told.id or "")] += 1

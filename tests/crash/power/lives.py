@@ -1,4 +1,4 @@
-"""fault → [one box after another on the same disk] → a power cut. A short workload on the real journal, in this process.
+"""fault → [one box after another on the same disk] → a power cut. A short workload on the real journal, in process.
 
 The journal runs over the shim. A call of SQLite fails; what was not told is sent again; when the journal ends, as a
 process does that ends of an I/O error, a new one is opened on what a running system shows of the disk. Afterwards the
@@ -207,4 +207,3 @@ def witness_at(witness: Witness, told_at: list[int], place: int) -> Witness:
     earlier.sent = witness.sent
     earlier.told = dict.fromkeys(key for key, at in zip(witness.told, told_at, strict=True) if at <= place)
     return earlier
-

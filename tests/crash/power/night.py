@@ -1,4 +1,4 @@
-"""devices → agent on the recorder → cloud. [One night at a venue], on tape: what happened to the disk, and who was told.
+"""devices → agent on the recorder → cloud. [One night at a venue], on tape: what the disk saw, and who was told.
 
 The box, its broker, the cloud and the devices are real; the devices' own files are witnesses on the same tape. Then
 the same tape is cut wherever one likes.
@@ -22,13 +22,13 @@ from tests.crash.judge import Disk as JournalFile
 from tests.crash.judge import judge
 from tests.crash.load import Load
 from tests.crash.power.disk import Disk, Way
-from tests.crash.power.launcher import LAUNCHER
+from tests.crash.power.lesser import LESSER
 from tests.crash.power.mount import Mount, mounted
 from tests.crash.power.recorder import SHARED_MEMORY
 from tests.crash.power.tape import Op
 from tests.crash.power.witness import CLOUD
 from tests.crash.venue import quick_box, quick_cloud
-from tests.integration.machine import START_MAX_S, Box, CloudServer, until
+from tests.integration.machine import Box, CloudServer, until
 
 DEVICES = 12
 PACE_S = 0.02
@@ -121,7 +121,7 @@ def scene(seed: str, synchronous: str = "full", checkpoint_bytes: int = 0, pace_
     cloud = quick_cloud().start()
     front = Front(cloud.url)
     box = quick_box(front.url, {"journal": {"project_events": PROJECT_EVENTS}})
-    box.command = [sys.executable, str(LAUNCHER), synchronous, str(checkpoint_bytes)]
+    box.command = [sys.executable, str(LESSER), synchronous, str(checkpoint_bytes)]
     try:
         with mounted(box.state, box.directory) as mount:
             witnesses = box.state / "tills"

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import mfusepy
+import mfusepy  # type: ignore[import-untyped]
 
 from tests.crash.power import tape
 from tests.crash.power.tape import Op

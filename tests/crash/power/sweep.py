@@ -1,4 +1,4 @@
-"""faults → lives → disks → [the count of what was found]. A fault at every call, and after each life the power is cut."""
+"""faults → lives → disks → [the count of what was found]. A fault at every call; after each life the power is cut."""
 
 import shutil
 import tempfile
@@ -34,19 +34,15 @@ class Trial(NamedTuple):
 
 
 def trials(calls: list[Call], every: bool) -> list[Trial]:
-    """Every call fails: once for each kind and ending, or in turns, but syncs with an error of their own in each."""
-    every_one = [
-        Trial(kind._replace(at=at), ending)
-        for at, _ in enumerate(calls, start=1) for kind in KINDS for ending in ENDINGS
-    ]  # fmt: skip
-    if every:
-        return every_one
-    width = len(KINDS) * len(ENDINGS)
-    return [
-        trial for number, trial in enumerate(every_one)
-        if (number % width == number // width % width)
-        or (calls[trial.fault.at - 1] == "sync" and trial.fault.error == "EIO" and not trial.fault.torn)
-    ]  # fmt: skip
+    """Every call fails in each kind and ending, or these take turns; but each sync fails once and for ever."""
+    ways = [(kind, ending) for kind in KINDS for ending in ENDINGS]
+    tried: dict[Trial, None] = {}
+    for at, call in enumerate(calls, start=1):
+        chosen = ways if every else [ways[at % len(ways)]]
+        if call == "sync":
+            chosen = [*chosen, (KINDS[0], "killed"), (KINDS[1], "killed")]
+        tried |= {Trial(kind._replace(at=at), ending): None for kind, ending in chosen}
+    return list(tried)
 
 
 async def calls_of(shim: Shim) -> list[Call]:

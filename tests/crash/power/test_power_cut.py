@@ -30,7 +30,7 @@ def seed(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def night(seed: str, long_form: bool, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """Killed, a sync that failed while it was killed, syncs that failed until it noticed, and in the long form more."""
-    told = 6000 if long_form else 900
+    told = 6000 if long_form else 700
     return whole_night(seed, tmp_path_factory.mktemp("night"), told, OFTEN_BYTES, long_form)
 
 
@@ -44,7 +44,7 @@ async def test_A2_4_no_power_cut_takes_back_what_was_told(night: Night, seed: st
 
 def test_A2_4_after_a_power_cut_everything_is_in_the_cloud_once(night: Night, seed: str, long_form: bool) -> None:
     figures, chance = Figures(seed), Random(f"{seed}/drains")
-    for number in range(25 if long_form else 3):
+    for number in range(25 if long_form else 2):
         way = WAYS[number % len(WAYS)]
         disk, witness = Disk(way, chance), Witness()
         (place,) = places(night.tape, 1, chance)
@@ -60,9 +60,9 @@ def test_A2_4_after_a_power_cut_everything_is_in_the_cloud_once(night: Night, se
 @pytest.mark.parametrize("promise", ["normal", "off", pytest.param("first", marks=pytest.mark.long)])
 async def test_an_agent_that_promises_less_is_convicted(promise: str, seed: str) -> None:
     """`normal` and `off` are SQLite's words; `first` tells before it commits."""
-    tape = short_night(seed, promise, 400, OFTEN_BYTES)
+    tape = short_night(seed, promise, 250, OFTEN_BYTES)
     with capture_logs():
-        figures = await cut(tape, WAYS[:3], 10, Random(seed))
+        figures = await cut(tape, WAYS[:3], 8, Random(seed))
     figures.seed = seed
     figures.tell(f"control-{promise}")
     assert figures.lost > 0

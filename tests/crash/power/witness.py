@@ -3,9 +3,8 @@
 Up to any place of the tape it knows what the box had promised by then. It knows nothing of the disk.
 """
 
-from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -102,8 +101,3 @@ class Witness:
     def untold(self) -> list[Sent]:
         """What devices would send again, each in its own order."""
         return [sent for key, sent in self.sent.items() if key not in self.told]
-
-
-def digest(body: bytes) -> bytes:
-    """By which two bodies are compared."""
-    return sha256(body).digest()

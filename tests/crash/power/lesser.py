@@ -1,4 +1,4 @@
-"""The agent's own command with SQLite's promise changed: `launcher.py SYNCHRONOUS CHECKPOINT_BYTES run --config FILE`.
+"""The agent's own command with SQLite's promise changed: `lesser.py SYNCHRONOUS CHECKPOINT_BYTES run --config FILE`.
 
 `full` leaves the promise as it is: then only checkpoints come more often, or not even that with 0 bytes. `normal`,
 `off` and `first`, which tells before it commits, are what power cuts must convict. The agent itself has no such
@@ -13,7 +13,7 @@ from agent import cli
 from agent.journal import database
 from tests.crash.launcher import tell_first
 
-LAUNCHER = Path(__file__)
+LESSER = Path(__file__)
 
 
 def promise(synchronous: str) -> None:
