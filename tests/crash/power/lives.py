@@ -7,6 +7,7 @@ power is cut.
 
 import asyncio
 import json
+import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,6 @@ from agent.core.arrivals import Item, Outcome
 from agent.core.errors import NightsafeError
 from agent.core.events import judge
 from agent.journal import database
-from agent.journal.reader import Reader
 from agent.journal.writer import Journal, Uploaded
 from tests.crash.power.disk import Disk, Way
 from tests.crash.power.examine import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX, lay_out
@@ -34,6 +34,11 @@ BEARABLE_TRIES: Final = 3
 """What fails for ever is mended when it was met so often: somebody has changed the card."""
 SILENCE_S: Final = 2.0
 """A journal that tells nothing for so long is taken for one that has stopped acknowledging."""
+
+BETWEEN: Final = (
+    "select device_epoch, device_sequence, length(event) from records where position > ? and position <= ?"
+    " order by position"
+)
 
 Ending = Literal["killed", "closed"]
 Step = list[Sent] | int
@@ -157,13 +162,12 @@ class Lives:
         book = journal.book
         if to <= book.cursor:
             return
-        reader = await Reader.open(self._folder, LIMITS.cache_bytes, lambda: book.base)
+        connection = sqlite3.connect(f"file:{self._folder / database.FILE_NAME}?mode=ro", uri=True)
         try:
-            records = await reader.batch(book.cursor, to - book.cursor, 10_000_000)
+            told = [Uploaded(*row) for row in connection.execute(BETWEEN, (book.cursor, to))]
         finally:
-            await reader.close()
+            connection.close()
         self.witness.uploaded = max(self.witness.uploaded, to)
-        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in records]
         await journal.advance(to, to, told)
 
     # One life ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ async def failed_syncs(shim: Shim, seed: str, latest: int, cuts: Cuts) -> Figure
 async def test_A2_4_what_a_failed_sync_left_is_written_again_before_it_is_trusted(
     shim: Shim, seed: str, long_form: bool
 ) -> None:
-    figures = await failed_syncs(shim, seed, 20 if long_form else 2, everywhere_behind)
+    figures = await failed_syncs(shim, seed, 20 if long_form else 3, everywhere_behind)
     figures.tell("failed-syncs")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
 
@@ -68,6 +68,6 @@ async def test_an_agent_that_copies_what_the_kernel_shows_is_convicted(
 ) -> None:
     """A checkpoint of a log that is not on the disk: the older log that is there comes over it again."""
     monkeypatch.setattr(database, "_renew", lambda wal: None)
-    figures = await failed_syncs(shim, seed, 2, everywhere_behind)
+    figures = await failed_syncs(shim, seed, 3, everywhere_behind)
     figures.tell("control-io-faults-checkpoint-only")
     assert figures.guilty > 0
