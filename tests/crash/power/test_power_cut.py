@@ -30,7 +30,7 @@ def seed(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def night(seed: str, long_form: bool, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """Killed, a sync that failed while it was killed, syncs that failed until it noticed, and in the long form more."""
-    told = 6000 if long_form else 700
+    told = 3000 if long_form else 700
     return whole_night(seed, tmp_path_factory.mktemp("night"), told, OFTEN_BYTES, long_form)
 
 
@@ -73,7 +73,7 @@ async def test_A2_4_no_power_cut_takes_back_what_was_told_with_checkpoints_as_th
     seed: str, tmp_path: Path
 ) -> None:
     """Eight MiB of log between two: a longer night, and fewer cuts."""
-    night = whole_night(seed, tmp_path, 8000, 0, False)
+    night = whole_night(seed, tmp_path, 4500, 0, False)
     with capture_logs():
         figures = await cut(night.tape, WAYS, 30, Random(seed))
     figures.seed = seed
