@@ -26,6 +26,8 @@ PAGE_BYTES: Final = 2048
 """Small pages: one event a commit rewrites little, and flash cards wear less."""
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 """Size of the write-ahead log at which it is copied into the database file."""
+RENEW_BYTES: Final = 1024 * 1024
+"""How much of the write-ahead log start-up writes again in one call."""
 BUSY_TIMEOUT_MS: Final = 5000
 CHECKPOINT_TRIES: Final = 6
 """How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
@@ -57,6 +59,7 @@ class Database:
         fresh = not path.exists()
         if fresh:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        _renew(path.with_name(f"{FILE_NAME}-wal"))
         opened = cls(await _connect(path))
         try:
             await opened.run(lambda connection: _prepare(connection, cache_bytes, bytes_max))
@@ -94,6 +97,29 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         return await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
     except sqlite3.Error as error:
         raise named(error) from error
+
+
+def _renew(wal: Path) -> None:
+    """Write the bytes of the write-ahead log over themselves and sync them: see docs/decisions/0004.
+
+    A failed sync leaves bytes that the kernel shows and never writes: a checkpoint of them, cut off, is a mixture.
+    """
+    if not wal.exists():
+        return
+    descriptor = os.open(wal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        at = 0
+        while data := os.pread(descriptor, RENEW_BYTES, at):
+            at += os.pwrite(descriptor, data, at)
+        os.fdatasync(descriptor)
+    except OSError as error:
+        raise JournalDamaged(
+            "journal_io",
+            f"What an earlier run left in {wal.name} could not be made durable: {error.strerror}.",
+            "Look at the disk and its free space, then start again; nothing was acknowledged.",
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
