@@ -23,6 +23,7 @@ from agent import __version__
 from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
+from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.drain.drainer import Drain
@@ -46,6 +47,7 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.clock import ClockWatch
 from agent.uplink.monitor import Monitor
 from agent.web.server import Web
 
@@ -93,9 +95,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        conditions = Conditions()
-        telling = Telling(conditions, clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
+        telling = Telling(Conditions(), clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -122,7 +123,6 @@ async def _compose(
     settings_file: Path,
     stack: AsyncExitStack,
     clock: Clock,
-    conditions: Conditions,
     telling: Telling,
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
@@ -143,6 +143,7 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
+    clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
     drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
     watched = JournalConditions(journal, telling)
@@ -170,7 +171,7 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, gate, telling.all, pulse.stale)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -188,6 +189,7 @@ async def _compose(
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
@@ -247,4 +249,4 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
 
 def _venue(settings: Settings) -> Venue:
     venue = settings.venue
-    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at))
