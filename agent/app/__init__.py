@@ -23,6 +23,7 @@ from agent import __version__
 from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
+from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.drain.drainer import Drain
@@ -46,6 +47,7 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.clock import ClockWatch
 from agent.uplink.monitor import Monitor
 from agent.web.routes import Acts
 from agent.web.server import Web
@@ -94,9 +96,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        conditions = Conditions()
-        telling = Telling(conditions, clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
+        telling = Telling(Conditions(), clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -123,7 +124,6 @@ async def _compose(
     settings_file: Path,
     stack: AsyncExitStack,
     clock: Clock,
-    conditions: Conditions,
     telling: Telling,
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
@@ -144,6 +144,7 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
+    clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
     drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
     watched = JournalConditions(journal, telling)
@@ -171,7 +172,7 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, LanCounts(gate, session), conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -195,6 +196,7 @@ async def _compose(
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
@@ -257,4 +259,4 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
 
 def _venue(settings: Settings) -> Venue:
     venue = settings.venue
-    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at))

@@ -1,5 +1,6 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -9,8 +10,10 @@ from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
 from agent.core.errors import SettingsInvalid
 from agent.core.events import Event
+from agent.core.facts import Condition
 from agent.core.instants import to_text
 from agent.core.lineage import Lineage, Parent
+from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
@@ -35,8 +38,12 @@ class Telling:
 
     def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
         """The condition holds."""
-        if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
+        if self._conditions.hold(id, self._clock.boottime_s(), severity, title, text, hint):
             log.warning("condition_raised", condition=id, title=title)
+
+    def all(self) -> tuple[Condition, ...]:
+        """What holds, oldest first, each with its beginning as the wall clock is known now."""
+        return self._conditions.all(lambda at_s: to_text(self._clock.wall_ms_at(at_s)))
 
     def stage(self, stage: str, text: str | None) -> None:
         """A part of the box is down, or works again when `text` is None."""
@@ -129,6 +136,8 @@ class Lan:
     def __init__(self, intake: Intake, telling: Telling) -> None:
         self._intake = intake
         self._telling = telling
+        self._takeovers = Takeovers()
+        self._calm: dict[str, asyncio.TimerHandle] = {}
         self._receipts: Receipts
         self._gaps: Gaps
 
@@ -146,6 +155,28 @@ class Lan:
             f"{device or 'A device'} tried to publish events at {topic}, which is not its own.",
             "Check the device's settings: its user name and the name in its topic must be the same.",
         )
+
+    def taken_over(self, device: str, before: str, now: str) -> None:
+        """A device was let in while it was connected already; again and again means that there are two of it."""
+        loop = asyncio.get_running_loop()
+        if not self._takeovers.note(device, loop.time()):
+            return
+        log.warning("device_twice", device=device, before=before, now=now)
+        self._telling.hold(
+            f"device_twice:{device}",
+            "warning",
+            f"Two devices use the name {device}",
+            f"Two connections as {device} throw each other out, from {before} and from {now}. Nothing stored is lost.",
+            f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
+            "at the device's network.",
+        )
+        if device in self._calm:
+            self._calm[device].cancel()
+        self._calm[device] = loop.call_later(WINDOW_S, self._calmed, device)
+
+    def _calmed(self, device: str) -> None:
+        del self._calm[device]
+        self._telling.lift(f"device_twice:{device}")
 
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """A device asked for its event's own receipt."""

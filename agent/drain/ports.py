@@ -60,8 +60,8 @@ class Cloud(Protocol):
 
 
 class Clock(Protocol):
-    def wall_ms(self) -> int: ...
     def boottime_s(self) -> float: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
 
 
 class Limits(Protocol):

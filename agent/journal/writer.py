@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from agent.core import chain
-from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
+from agent.core.arrivals import Item, Loss, OpenGap, Outcome, Own, Receipt, Settle
 from agent.core.errors import Held, JournalDamaged, NightsafeError, Rejected, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
@@ -118,17 +118,21 @@ class Journal:
 
     async def record(self, kind: str, data: dict[str, Any]) -> None:
         """Record an event of the box's own; returns when it is durable. Raises Transient if it could not be stored."""
+        if not await self.store(Own(kind, data)):
+            raise Transient(
+                "disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk."
+            )
+
+    async def store(self, item: Item) -> bool:
+        """Submit one item and wait for its commit; False when nothing is on disk."""
         told = asyncio.get_running_loop().create_future()
 
         def settle(_: Item, outcome: Outcome) -> None:
             if not told.done():
                 told.set_result(outcome)
 
-        self.submit(Own(kind, data), settle)
-        if await told is Outcome.UNSTORED:
-            raise Transient(
-                "disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk."
-            )
+        self.submit(item, settle)
+        return await told is not Outcome.UNSTORED
 
     @property
     def has_room(self) -> bool:
@@ -279,13 +283,14 @@ class Journal:
         book = self._book
         boot = book.boot(connection, self._clock.boot_id())
         wall_ms = self._clock.wall_ms()
-        stamp = Stamp(wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms))
+        uptime_ms, synced = self._clock.uptime_ms(), int(self._clock.synced())
+        stamp = Stamp(wall_ms, uptime_ms, boot, synced, to_text(wall_ms), self.lived_s())
         fold = Fold(connection, book, self._venue, stamp)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
         books.insert_many(connection, SQL["add_records"], fold.values, 11)
-        if book.oldest_ms is None and fold.values:
-            book.oldest_ms = wall_ms
+        if book.oldest is None and fold.values:
+            book.oldest = fold.moment
         self._reused = fold.reused
         return outcomes, fold.touched
 
@@ -322,9 +327,8 @@ class Journal:
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
-        oldest = connection.execute(SQL["read_recorded"], (cursor,)).fetchone()
         book.cursor, book.safe = cursor, safe
-        book.oldest_ms = oldest[0] if oldest else None
+        book.oldest = books.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
@@ -410,14 +414,24 @@ class Journal:
             counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT
         ]
 
-    def open_gaps(self) -> list[tuple[str, str, int, int]]:
-        """The holes to be asked for, as of the last commit: (device, epoch, first, last)."""
-        return [
-            (counting.device.name, counting.epoch, first, last)
-            for counting in list(self._book.epochs.values())
-            if counting.holes and counting.epoch is not None
-            for first, last in counting.holes
-        ]
+    def open_gaps(self) -> list[OpenGap]:
+        """The holes to be asked for, as of the last commit."""
+        return [gap for counting in list(self._book.epochs.values()) for gap in counting.open_gaps]
+
+    def losses(self) -> list[Loss]:
+        """What was declared lost and has not come since, as of the last commit: one for each epoch that lacks some."""
+        return [counting.loss for counting in list(self._book.epochs.values()) if counting.loss is not None]
+
+    def highest(self, device: str, epoch: str) -> int:
+        """The highest sequence of a device's epoch that is known of, 0 without any."""
+        known = self._book.devices.get(device)
+        counting = known.epochs.get(epoch) if known is not None else None
+        return counting.tally.highest if counting is not None else 0
+
+    def clock_offset_ms(self) -> int | None:
+        """What wall time minus uptime truly is in this boot, where its clock was ever synchronised."""
+        row = self._book.boots.get(self._clock.boot_id())
+        return self._book.offsets_ms.get(row) if row is not None else None
 
     def receipts_all_due(self) -> None:
         """Tell everything again: the broker has forgotten what it retained."""
@@ -469,4 +483,4 @@ async def _wait(event: asyncio.Event, at_most_s: float) -> None:
 def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
-    return item.size if type(item) is Refusal else 256
+    return item.size if type(item) is Refusal else 256  # the box's own are small

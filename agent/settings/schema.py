@@ -121,7 +121,13 @@ class VenueSettings(Section, frozen=True):
     name: Annotated[str, live("What people call the venue.", min_length=1, max_length=200)]
     location: Annotated[str, live("Location id that support asks for.", min_length=1, max_length=200)]
     contact_email: Annotated[str, live("Who at the venue gets letters; empty for nobody.")] = ""
-    timezone: Annotated[str, live("Time zone of the trading times, by its tz database name.")] = "UTC"
+    timezone: Annotated[
+        str, live("Time zone of the trading times and of the business day, by its tz database name.")
+    ] = "UTC"
+    day_starts_at: Annotated[
+        str,
+        live('Time of day, "HH:MM", at which a business day begins.', pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"),
+    ] = "05:00"
     trading: Annotated[
         Mapping[str, tuple[str, ...]],
         live('Trading times: weekday to a list of "HH:MM-HH:MM", which may run past midnight.'),
@@ -315,6 +321,14 @@ class UplinkSettings(Section, frozen=True):
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30
 
 
+class ClockSettings(Section, frozen=True):
+    """The box's own clock. Nothing but times on records and pages depends on it."""
+
+    unsynced_notice_s: Annotated[
+        float, live("How long the clock is not synchronised before people are told.", ge=0, le=86_400)
+    ] = 300.0
+
+
 class WebSettings(Section, frozen=True):
     """The local page and health endpoints."""
 
@@ -415,6 +429,7 @@ class Settings(Section, frozen=True):
     intake: IntakeSettings = msgspec.field(default_factory=IntakeSettings)
     drain: DrainSettings = msgspec.field(default_factory=DrainSettings)
     uplink: UplinkSettings = msgspec.field(default_factory=UplinkSettings)
+    clock: ClockSettings = msgspec.field(default_factory=ClockSettings)
     web: WebSettings = msgspec.field(default_factory=WebSettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)

@@ -5,13 +5,16 @@ Joins facts as they are at this instant; whoever shows something shows it from h
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
+from agent.core.business_day import business_date
 from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
+    ClockStatus,
     Details,
     DiskStatus,
     Progress,
@@ -54,19 +57,23 @@ class Gate(Protocol):
 
 
 class Clock(Protocol):
-    """Boottime for durations, wall time for people."""
+    """Boottime for durations, what it is in wall time for people, and how good that is."""
 
     def boottime_s(self) -> float: ...
-    def wall_ms(self) -> int: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
+    def offset_known(self) -> bool: ...
+    def synced(self) -> bool: ...
+    def boot_id(self) -> str: ...
 
 
 class Venue(NamedTuple):
-    """Whose box this is. `zone` is the time zone in which people read times."""
+    """Whose box this is. People read times in `zone`, and their business day begins at `day_starts`."""
 
     id: str
     name: str
     location: str
     zone: ZoneInfo
+    day_starts: time
 
 
 class Parts(NamedTuple):
@@ -108,6 +115,7 @@ class StatusSource:
         journal, drain, conditions = parts.journal.facts(), parts.drain.facts(), parts.conditions()
         self._progress = progressed(self._progress, journal, drain.state)
         self._watch_commit(journal)
+        now_ms = self._clock.wall_ms_at(self._clock.boottime_s())
         status = venue_status(
             journal,
             drain,
@@ -116,7 +124,7 @@ class StatusSource:
             self._progress,
             venue=venue.id,
             zone=venue.zone,
-            now_ms=self._clock.wall_ms(),
+            now_ms=now_ms,
         )
         details = Details(
             name=venue.name,
@@ -130,6 +138,8 @@ class StatusSource:
             drain=drain_status(drain),
             gate=dict(parts.gate.counts()),
             uptime_s=round(self._clock.boottime_s() - self._started_s),
+            clock=ClockStatus(self._clock.synced(), self._clock.offset_known(), self._clock.boot_id()),
+            business_date=business_date(now_ms, venue.zone, venue.day_starts).isoformat(),
         )
         return Snapshot(status=status, details=details)
 

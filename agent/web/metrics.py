@@ -76,6 +76,7 @@ def _venue(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_attentions", "Conditions that need a person.", sum(c.attention for c in details.conditions))
     yield _gauge("nightsafe_disk_total_bytes", "Size of the state directory's disk.", details.disk.total_bytes)
     yield _gauge("nightsafe_disk_free_bytes", "Free on that disk.", details.disk.free_bytes)
+    yield _gauge("nightsafe_clock_synced", "1 while the kernel calls the clock synchronised.", details.clock.synced)
     yield _gauge("nightsafe_uptime_seconds", "Age of the agent's process.", details.uptime_s)
 
 
@@ -107,6 +108,11 @@ def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
         ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
         ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),
         ("nightsafe_device_gaps", "Holes in the device's counting.", lambda one: len(one.gaps)),
+        (
+            "nightsafe_device_lost_events",
+            "Events that the device had counted and cannot deliver.",
+            lambda one: one.lost_events,
+        ),
         ("nightsafe_device_refused_events", "Refused events of the device.", lambda one: one.refused),
     ]
     for name, text, figure in gauges:
