@@ -1,6 +1,7 @@
 """tape → disks → [the count of what was found]. Cuts one night's tape at many places, in each of several ways.
 
-Half of the places are chosen by chance alone, the others near what happens rarely, and right behind what was told.
+Half of the places are chosen by chance alone, of all or of the first start; the others are near what happens rarely,
+and right behind what was told.
 """
 
 import shutil
@@ -18,6 +19,8 @@ from tests.crash.power.witness import Witness
 from tests.property.journal_rig import QUICK
 
 WAYS: Final = (Way("drop"), Way("prefix"), Way("subset"), Way("drop", strict=True), Way("subset", strict=True))
+FIRST_RUN_PARTS: Final = 10
+"""One cut of so many is before anything was ever told: while the journal is made."""
 NEAR_MAX: Final = 3
 """How far, in records of the tape, from something rare it is cut."""
 RARE: Final = ("truncate", "grow", "create", "rename", "unlink", "sync_failed", "sync_folder")
@@ -30,7 +33,8 @@ def places(tape: list[Op], count: int, chance: Random) -> list[int]:
         if FILE_NAME in op.path and (op.kind in RARE or (op.kind == "write" and op.path.endswith(FILE_NAME)))
     ]  # fmt: skip
     told = [at for at, op in enumerate(tape) if op.kind == "note" and op.path.endswith(("told.jsonl", "refused.jsonl"))]
-    chosen = [chance.randrange(len(tape)) for _ in range(count // 2)]
+    chosen = [chance.randrange(told[0]) for _ in range(count // FIRST_RUN_PARTS)]
+    chosen += [chance.randrange(len(tape)) for _ in range(count // 2 - len(chosen))]
     chosen += [chance.choice(rare) + chance.randint(-NEAR_MAX, NEAR_MAX) for _ in range(count // 4)]
     chosen += [chance.choice(told) for _ in range(count - len(chosen))]
     return sorted(min(max(at, 0), len(tape) - 1) for at in chosen)
