@@ -7,14 +7,16 @@ import structlog
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
-from agent.core.errors import SettingsInvalid
+from agent.core.errors import JournalDamaged, RecordDamaged, SettingsInvalid, Transient
 from agent.core.events import Event
 from agent.core.instants import to_text
+from agent.core.pressure import Level
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader, Stored
 from agent.journal.writer import Journal, Uploaded
+from agent.lan.gate import Gate
 from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.schema import Settings
@@ -87,27 +89,39 @@ class JournalConditions:
     def __init__(self, journal: Journal, telling: Telling) -> None:
         self._journal = journal
         self._telling = telling
-        self._seen = (0, True)
+        self._seen: tuple[int, bool, str] = (0, True, "")
 
     def look(self) -> None:
         """Called after each commit, so it only compares where nothing has changed."""
-        now = (self._journal.book.quarantined_count, self._journal.writable)
+        count, writable = self._journal.book.quarantined_count, self._journal.writable
+        now = (count, writable, "" if writable else self._why())
         if now == self._seen:
             return
         self._seen = now
-        count, writable = now
         if count:
             text = f"{count} events were refused and wait for a decision; nothing else is held up."
             hint = "See `nightsafe queue quarantine list`, then resubmit or dismiss each."
             self._telling.hold("quarantine", "warning", "Refused events", text, hint)
         else:
             self._telling.lift("quarantine")
-        if writable:
-            self._telling.lift("journal")
+        if now[2]:
+            self._telling.hold("journal", "critical", "Nothing can be stored", now[2], self._hint())
         else:
-            text = "Nothing can be stored right now, so no sale is acknowledged; the tills keep theirs."
-            hint = "Free space on the disk of the state directory, then look at the page again."
-            self._telling.hold("journal", "critical", "Nothing can be stored", text, hint)
+            self._telling.lift("journal")
+
+    def _why(self) -> str:
+        """What is wrong with the journal, in words; empty where only the room is short, which has its own condition."""
+        failure = self._journal.failure
+        if failure is None:
+            return ""
+        told = "so no sale is acknowledged; the tills keep theirs."
+        if isinstance(failure, Transient):
+            return f"{failure.text} Nothing can be stored right now, {told}"
+        return f"The disk of this box fails: {failure.text} Nothing can be stored, {told} It is tried again by itself."
+
+    def _hint(self) -> str:
+        failure = self._journal.failure
+        return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
@@ -157,12 +171,27 @@ class Lan:
         self._gaps.heard(device, payload)
 
 
+def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:
+    """Who is told how short room is."""
+
+    def tell(level: Level) -> None:
+        journal.press(level)
+        gate.shedding = level >= Level.SHED
+
+    return tell
+
+
 class DrainSide:
     """The journal as the drain needs it: its facts from the writer, its records from the reader."""
 
     def __init__(self, journal: Journal, reader: Reader) -> None:
         self._journal = journal
         self._reader = reader
+        self._reopened = False
+        journal.on_reopen(self._note_reopened)
+
+    def _note_reopened(self) -> None:
+        self._reopened = True
 
     def epoch(self) -> str:
         """The present stream."""
@@ -186,13 +215,35 @@ class DrainSide:
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
         """Records behind a position."""
-        return await self._reader.batch(after, records_max, bytes_max)
+        try:
+            return await self._reader.batch(after, records_max, bytes_max)
+        except RecordDamaged:
+            raise
+        except JournalDamaged as error:
+            raise self._unreadable(error) from error
 
     async def rechash(self, position: int) -> bytes | None:
         """The seal of one record."""
-        return await self._reader.rechash(position)
+        try:
+            return await self._reader.rechash(position)
+        except JournalDamaged as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: JournalDamaged) -> JournalDamaged | Transient:
+        """While the journal limps, what cannot be read is waited for: it is opened anew by itself."""
+        return Transient(error.code, error.text, error.hint) if self._journal.limps else error
+
+    def confirm(self, safe: int) -> None:
+        """The cloud calls everything up to this position safe."""
+        self._journal.confirm(safe)
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        """The cloud has these records."""
+        """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
+        on, and when the journal is open again, the cloud is asked how far it came."""
+        if self._journal.limps:
+            return
+        if self._reopened:
+            self._reopened = False
+            raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
         await self._journal.advance(cursor, safe, told)

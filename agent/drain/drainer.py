@@ -238,6 +238,7 @@ class Drain:
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
             await self._journal.advance(self._sent, max(self._journal.safe(), base + answer.safe), new)
+        self._journal.confirm(base + answer.safe)
         self._progress.uploaded(count)
         if answer.rejected:
             self._progress.rejected(answer)

@@ -57,6 +57,8 @@ class Resumption:
             raise fork(state.next)
         if state.next > 1 and await self._journal.rechash(base + state.next - 1) != state.head:
             raise fork(state.next)
+        if state.safe < state.next:
+            self._journal.confirm(base + state.safe)
         if place == "ahead":
             await self._catch_up(base + state.next - 1, base + state.safe)
 

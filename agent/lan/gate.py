@@ -115,6 +115,8 @@ class Gate:
         self._joins: asyncio.TaskGroup | None = None
         self._counts: Counter[str] = Counter()
         self.partial_bytes = 0
+        self.shedding = False
+        """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
         self.settled = asyncio.Event()
         """Set whenever a connection has acknowledged what was due, or is gone."""
         self.addresses: list[tuple[str, int]] = []
