@@ -20,7 +20,8 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
+from agent.app.drain_side import DrainSide
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
@@ -32,6 +33,7 @@ from agent.ingest.intake import Intake
 from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
+from agent.journal.reserve import Reserve
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
 from agent.lan.broker import Broker
@@ -48,6 +50,9 @@ from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
 from agent.upkeep.clock import ClockWatch
+from agent.upkeep.disk import Disk
+from agent.upkeep.retention import Retention
+from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
 from agent.web.routes import Acts
 from agent.web.server import Web
@@ -134,9 +139,9 @@ async def _compose(
     def new_id() -> str:
         return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
 
-    journal = await Journal.open(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
+    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
-    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.lineage)
+    reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
@@ -147,6 +152,7 @@ async def _compose(
     clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
     drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
+    journal.on_reopen(drain.reached)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
@@ -172,7 +178,20 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale)
+    reserve = Reserve(directory, settings.journal.reserve_bytes)
+    disk = Disk(
+        directory,
+        journal,
+        reserve,
+        Wear(directory),
+        press(journal, gate),
+        telling,
+        clock.boottime_s,
+        lambda: live.settings.journal,
+    )
+    journal.spare(disk.give)
+    retention = Retention(journal, lambda: live.settings.journal)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -197,6 +216,8 @@ async def _compose(
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
         Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
+        Entry(disk, vital=False, stop_s=times.stop_edges_s),
+        Entry(retention, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
@@ -224,6 +245,9 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.project_events,
         journal.cache_bytes,
         journal.bytes_max,
+        journal.checkpoint_bytes,
+        journal.reopen_first_s,
+        journal.reopen_max_s,
     )
 
 

@@ -169,6 +169,14 @@ def _figures(status: VenueStatus, details: Details) -> RenderableType:
         "Business date": _business_date(details),
         "Disk free": f"{details.disk.free_bytes / 1e9:,.1f} of {details.disk.total_bytes / 1e9:,.1f} GB",
     }
+    if details.disk.hours_until_full is not None:
+        left = f"in {duration(details.disk.hours_until_full * 3600)}" if details.disk.hours_until_full else "now"
+        rows["Disk full"] = f"{left}, at the rate of the last hour"
+    if details.disk.wear_used_percent is not None:
+        days = details.disk.wear_days_left
+        rows["Flash memory"] = f"up to {details.disk.wear_used_percent} % used" + (
+            f", about {count(days, 'day')} left" if days is not None else ""
+        )
     if details.drain.error_text:
         rows["Last failure"] = details.drain.error_text
     grid = Table.grid(padding=(0, 2))

@@ -12,6 +12,7 @@ UplinkCause = Literal[
     "none", "link", "gateway", "dns", "captive_portal", "tls", "clock", "firewall", "cloud", "cloud_slow", "auth"
 ]
 SyncState = Literal["idle", "syncing", "waiting", "held"]
+DiskLevel = Literal["normal", "shed", "refuse"]
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
@@ -78,6 +79,23 @@ class UplinkFacts(msgspec.Struct, frozen=True):
     state: UplinkState
     cause: UplinkCause
     since: str
+
+
+class DiskFacts(msgspec.Struct, frozen=True):
+    """Room on the disk as far as it matters here; None is what nobody can tell.
+
+    `journal_bytes` of `journal_bytes_max` hold something; `hours_until_full` is at the rate of the last hour;
+    `wear_used_percent` is what the device says of its own life, `shed_count` the box's own records that were left out.
+    """
+
+    level: DiskLevel = "normal"
+    journal_bytes: int = 0
+    journal_bytes_max: int = 0
+    reserve_kept: bool = False
+    hours_until_full: float | None = None
+    wear_used_percent: int | None = None
+    wear_days_left: int | None = None
+    shed_count: int = 0
 
 
 class Condition(msgspec.Struct, frozen=True):

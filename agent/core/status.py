@@ -13,6 +13,8 @@ import msgspec
 from agent.core.facts import (
     Condition,
     DeviceFacts,
+    DiskFacts,
+    DiskLevel,
     DrainFacts,
     JournalFacts,
     SyncState,
@@ -102,10 +104,19 @@ class DrainStatus(msgspec.Struct, frozen=True):
 
 
 class DiskStatus(msgspec.Struct, frozen=True):
-    """The file system of the state directory, in bytes; `free_bytes` is what the agent may use."""
+    """The file system of the state directory, in bytes; `free_bytes` is what the agent may use. The rest as in
+    DiskFacts."""
 
     total_bytes: int
     free_bytes: int
+    level: DiskLevel = "normal"
+    journal_bytes: int = 0
+    journal_bytes_max: int = 0
+    reserve_kept: bool = False
+    hours_until_full: float | None = None
+    wear_used_percent: int | None = None
+    wear_days_left: int | None = None
+    shed_count: int = 0
 
 
 class ClockStatus(msgspec.Struct, frozen=True):
@@ -262,6 +273,11 @@ def journal_status(facts: JournalFacts) -> JournalStatus:
         writable=facts.writable,
         commits=facts.commits_count,
     )
+
+
+def disk_status(total_bytes: int, free_bytes: int, facts: DiskFacts) -> DiskStatus:
+    """The disk as it is shown."""
+    return DiskStatus(total_bytes, free_bytes, **msgspec.structs.asdict(facts))
 
 
 def drain_status(facts: DrainFacts) -> DrainStatus:

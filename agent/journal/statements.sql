@@ -117,6 +117,19 @@ update journal set watermark = ? where one = 1;
 -- name: write_lived
 update journal set boottime_s = ?, boottime_boot = ?, boottime_at_s = ? where one = 1;
 
+-- name: read_safe_marks
+select position, boottime_s from safe_marks order by position;
+
+-- name: mark_safe
+insert into safe_marks (position, boottime_s) values (?, ?) on conflict (position) do nothing;
+
+-- name: prune_safe_marks
+delete from safe_marks where position < ?;
+
+-- name: delete_records
+-- by primary key: the oldest rows
+delete from records where position in (select position from records where position <= ? order by position limit ?);
+
 -- name: write_cursor
 update journal set cursor = ?, safe = ? where one = 1;
 

@@ -46,6 +46,7 @@ COUNTED = (
     "partial_dropped",
     "events_total",
     "events_qos0",
+    "events_shed",
     "spoofed",
     "takeovers",
 )
@@ -143,6 +144,8 @@ class Gate:
         self._displacing: dict[DeviceConnection, str] = {}
         """Who is being let in while another connection of the same device is open, and where from that one comes."""
         self.partial_bytes = 0
+        self.shedding = False
+        """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
         self.settled = asyncio.Event()
         """Set whenever a connection has acknowledged what was due, or is gone."""
         self.addresses: list[tuple[str, int]] = []

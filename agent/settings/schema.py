@@ -241,8 +241,49 @@ class JournalSettings(Section, frozen=True):
     cache_bytes: Annotated[int, restart("SQLite's page cache, in bytes.", ge=1_048_576, le=1_073_741_824)] = 8_388_608
     keep_days: Annotated[int, live("Days that a record stays after the cloud called it safe.", ge=1, le=3_650)] = 30
     bytes_max: Annotated[
-        int, restart("Size of the journal at which nothing more is stored.", ge=16_777_216, le=1_000_000_000_000)
+        int, restart("Size of the journal at which nothing more is stored.", ge=4_194_304, le=1_000_000_000_000)
     ] = 8_000_000_000
+    checkpoint_bytes: Annotated[
+        int,
+        restart(
+            "Size of the write-ahead log at which it is copied into the database; smaller for a small disk.",
+            ge=262_144,
+            le=268_435_456,
+        ),
+    ] = 8_388_608
+    reserve_bytes: Annotated[
+        int,
+        restart(
+            "Room kept for the drain and deletions on a full disk, as a file; at least checkpoint_bytes.",
+            ge=262_144,
+            le=1_073_741_824,
+        ),
+    ] = 33_554_432
+    shed_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which QoS 0 and the box's own telemetry are not taken any more.",
+            ge=524_288,
+            le=1_000_000_000_000,
+        ),
+    ] = 268_435_456
+    refuse_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which nothing of devices is taken any more; at least reserve_bytes.",
+            ge=262_144,
+            le=1_000_000_000_000,
+        ),
+    ] = 67_108_864
+    reopen_first_s: Annotated[
+        float, restart("Pause before a journal that failed is opened anew; doubles each time.", ge=0.01, le=60)
+    ] = 1.0
+    reopen_max_s: Annotated[float, restart("The longest such pause.", gt=0, le=600)] = 30.0
+    delete_interval_s: Annotated[
+        float, live("How often records whose days are over are looked for.", gt=0, le=86_400)
+    ] = 60.0
+    delete_records_max: Annotated[int, live("Records that one step deletes.", ge=1, le=200)] = 200
+    delete_pause_s: Annotated[float, live("Pause between two such steps.", ge=0.01, le=60)] = 0.1
 
 
 class IntakeSettings(Section, frozen=True):

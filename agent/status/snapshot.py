@@ -5,13 +5,14 @@ Joins facts as they are at this instant; whoever shows something shows it from h
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from agent.core.business_day import business_date
-from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
     ClockStatus,
@@ -20,6 +21,7 @@ from agent.core.status import (
     Progress,
     Snapshot,
     device_status,
+    disk_status,
     drain_status,
     journal_status,
     progressed,
@@ -85,6 +87,7 @@ class Parts(NamedTuple):
     gate: Gate
     conditions: Callable[[], tuple[Condition, ...]]
     stale: Callable[[], tuple[str, ...]]
+    disk: Callable[[], DiskFacts] = DiskFacts
 
 
 class StatusSource:
@@ -106,7 +109,7 @@ class StatusSource:
         self._started_s = clock.boottime_s()
         self._progress = Progress()
         self._commit: tuple[int, float] | None = None
-        self._disk = DiskStatus(total_bytes=0, free_bytes=0)
+        self._disk_bytes = (0, 0)
         self._disk_s = float("-inf")
 
     def snapshot(self) -> Snapshot:
@@ -173,7 +176,8 @@ class StatusSource:
     def _look_at_disk(self) -> DiskStatus:
         at_s = self._clock.boottime_s()
         if at_s - self._disk_s >= DISK_INTERVAL_S:
-            disk = os.statvfs(self._directory)
-            self._disk = DiskStatus(total_bytes=disk.f_blocks * disk.f_frsize, free_bytes=disk.f_bavail * disk.f_frsize)
+            with suppress(OSError):  # a disk that does not answer must not take the page with it
+                disk = os.statvfs(self._directory)
+                self._disk_bytes = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
             self._disk_s = at_s
-        return self._disk
+        return disk_status(*self._disk_bytes, self._parts.disk())
