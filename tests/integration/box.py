@@ -87,6 +87,7 @@ def device(name: str, pending: int) -> DeviceFacts:
         pending_count=pending,
         pending_bytes=pending * 500,
         last_event_at="2026-11-22T10:14:59.000Z",
+        complete=50,
     )
 
 
