@@ -139,6 +139,8 @@ async def _compose(
     def new_id() -> str:
         return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
 
+    reserve = Reserve(directory, settings.journal.reserve_bytes)
+    reserve.ease(settings.journal.checkpoint_bytes)
     journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
     reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
@@ -178,7 +180,6 @@ async def _compose(
         intake,
         lan,
     )
-    reserve = Reserve(directory, settings.journal.reserve_bytes)
     disk = Disk(
         directory,
         journal,

@@ -53,6 +53,15 @@ class Reserve:
         sync_directory(self._path.parent)
         log.info("reserve_made", bytes=self.size)
 
+    def ease(self, full_below_bytes: int) -> None:
+        """Before anything is opened: give it when the disk has less than this left, or nothing could start there."""
+        try:
+            disk = os.statvfs(self._path.parent)
+        except OSError:
+            return
+        if disk.f_bavail * disk.f_frsize < full_below_bytes:
+            self.give()
+
     def give(self) -> bool:
         """Give its room free; returns whether there was any."""
         self.kept = False

@@ -107,7 +107,7 @@ class Journal:
         self._reopening: asyncio.Task[None] | None = None
         self._generations_count = 0
         self._on_reopen: list[Callable[[], None]] = []
-        self._spare: Callable[[], bool] = lambda: False
+        self._spare: Callable[[bool], bool] = lambda sure: False
         self._level = Level.NORMAL
         self._shed_count = 0
         self._confirmed = 0
@@ -208,8 +208,9 @@ class Journal:
         """Call `call` when the journal has been opened anew: what was read before may not be there any more."""
         self._on_reopen.append(call)
 
-    def spare(self, give: Callable[[], bool]) -> None:
-        """Call `give` when a write that must go through finds the disk full; True: there is room now, try once more."""
+    def spare(self, give: Callable[[bool], bool]) -> None:
+        """Call `give` when a write that must go through finds the disk full (True), or may have failed of it (False);
+        it returns whether there is room now, so that it is tried once more."""
         self._spare = give
 
     def press(self, level: Level) -> None:
@@ -377,8 +378,7 @@ class Journal:
                 opened = await self._again()
             except NightsafeError as error:
                 self._fail(error)
-                if error.code == "disk_full":
-                    self._spare()
+                self._spare(error.code == "disk_full")
                 continue
             self._adopt(opened)
             await self._note_lived()
@@ -412,7 +412,7 @@ class Journal:
         try:
             return await self._transact_once(work)
         except Transient as error:
-            if not must or error.code != "disk_full" or not self._spare():
+            if not must or error.code != "disk_full" or not self._spare(True):
                 raise
         return await self._transact_once(work)
 

@@ -130,13 +130,23 @@ class Disk:
             shed_count=self._journal.shed_count,
         )
 
-    def give(self) -> bool:
+    def give(self, sure: bool) -> bool:
         """A write that must go through found the disk full: give the reserve. Nothing else is taken from now on, so
-        that devices do not use it up. True when there was something to give."""
+        that devices do not use it up. Where it is not `sure` that this was why, only if the disk says so. True when
+        there was something to give."""
+        if not sure and not self._is_full():
+            return False
         given = self._reserve.give()
         if given:
             self._set(Level.REFUSE, Room(0, self._left_bytes))
         return given
+
+    def _is_full(self) -> bool:
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < self._limits().checkpoint_bytes
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Look every few seconds until `stop`."""
