@@ -4,7 +4,7 @@ Pure state without I/O: the journal folds every record into it, in journal order
 Holes are never waited for. Never decides about content: a (device, id) seen before is the journal's business.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, NamedTuple
@@ -67,20 +67,23 @@ class Gap(NamedTuple):
 class Tally:
     """Which sequences 1, 2, 3 … of one epoch are accounted for: a contiguous start, and ranges beyond it.
 
-    Memory grows with the number of holes, never with the number of sequences; each call finds its place by bisection.
+    `reach` is the highest sequence known to exist though it may not be accounted for (0: none): what was lost at the
+    end is a hole like any other. Memory grows with the number of holes, never with the number of sequences; each call
+    finds its place by bisection.
     """
 
-    __slots__ = ("_firsts", "_lasts", "contiguous")
+    __slots__ = ("_firsts", "_lasts", "contiguous", "reach")
 
     def __init__(self, contiguous: int = 0, ranges: tuple[tuple[int, int], ...] = ()) -> None:
         self.contiguous = contiguous
+        self.reach = 0
         self._firsts = [first for first, _ in ranges]
         self._lasts = [last for _, last in ranges]
 
     @property
     def highest(self) -> int:
-        """The highest sequence seen, 0 before the first."""
-        return self._lasts[-1] if self._lasts else self.contiguous
+        """The highest sequence known to exist, 0 before the first."""
+        return max(self._lasts[-1] if self._lasts else self.contiguous, self.reach)
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """What is accounted for beyond `contiguous`, ascending and disjoint."""
@@ -88,26 +91,34 @@ class Tally:
 
     def gaps(self) -> tuple[Gap, ...]:
         """The holes below `highest`, ascending."""
-        return self._holes(0, len(self._firsts))
+        return self._holes(0, self._holes_count())
 
     def oldest_gaps(self, count: int) -> tuple[Gap, ...]:
         """The lowest `count` holes, ascending."""
-        return self._holes(0, min(count, len(self._firsts)))
+        return self._holes(0, min(count, self._holes_count()))
 
     def latest_gaps(self, count: int) -> tuple[Gap, ...]:
         """The highest `count` holes, ascending."""
-        return self._holes(max(0, len(self._firsts) - count), len(self._firsts))
+        holes_count = self._holes_count()
+        return self._holes(max(0, holes_count - count), holes_count)
 
     def gaps_within(self, gap: Gap) -> tuple[Gap, ...]:
         """The holes that begin inside `gap`, ascending."""
         start = 0 if self.contiguous >= gap.first - 1 else bisect_left(self._lasts, gap.first - 1) + 1
-        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, len(self._firsts))
+        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, self._holes_count())
         return tuple(hole for hole in self._holes(start, stop) if gap.first <= hole.first <= gap.last)
 
+    def _holes_count(self) -> int:
+        """One before each range, and one behind the last where more is known to exist."""
+        return len(self._firsts) + (self.highest > (self._lasts[-1] if self._lasts else self.contiguous))
+
     def _holes(self, start: int, stop: int) -> tuple[Gap, ...]:
-        """The holes before the ranges `start` to `stop` - 1."""
+        """The holes before the ranges `start` to `stop` - 1; the one behind the last range comes last."""
         edges = [self.contiguous, *self._lasts] if start == 0 else self._lasts[start - 1 :]
-        return tuple(Gap(edges[at] + 1, first - 1) for at, first in enumerate(self._firsts[start:stop]))
+        firsts = self._firsts[start:stop]
+        if stop > len(self._firsts):
+            firsts.append(self.reach + 1)
+        return tuple(Gap(edges[at] + 1, first - 1) for at, first in enumerate(firsts))
 
     def holds(self, sequence: int) -> bool:
         """Whether this sequence is accounted for."""
@@ -122,14 +133,14 @@ class Tally:
 
     def add(self, sequence: int) -> Place:
         """Account for one sequence (≥ 1) and say where it stood."""
-        if sequence == self.contiguous + 1 and not self._firsts:
+        if sequence == self.contiguous + 1 and not self._firsts and sequence > self.reach:
             self.contiguous = sequence
             return Place.NEXT
         if self.holds(sequence):
             return Place.REUSED
         highest = self.highest
         self.add_range(sequence, sequence)
-        if sequence < highest:
+        if sequence <= highest:
             return Place.LATE
         return Place.NEXT if sequence == highest + 1 else Place.AHEAD
 
@@ -146,9 +157,23 @@ class Tally:
         self.contiguous = max(self.contiguous, last, *self._lasts[stop - 1 : stop] if stop else ())
         del self._firsts[:stop], self._lasts[:stop]
 
+    def expect(self, sequence: int) -> None:
+        """This sequence exists, whether it is accounted for or not."""
+        self.reach = max(self.reach, sequence)
+
+    def take_out(self, first: int, last: int) -> None:
+        """Account no more for `first` to `last`: they are a hole again, the highest ones too."""
+        self.expect(self.highest)
+        spans = [(1, self.contiguous), *self.ranges()] if self.contiguous else list(self.ranges())
+        parts = [part for low, high in spans for part in ((low, min(high, first - 1)), (max(low, last + 1), high))]
+        left = [part for part in parts if part[0] <= part[1]]
+        self.contiguous = left.pop(0)[1] if left and left[0][0] == 1 else 0
+        self._firsts = [low for low, _ in left]
+        self._lasts = [high for _, high in left]
+
 
 class OpenGaps:
-    """The holes of one epoch as they were opened, with when (ms of wall time); they open in ascending order."""
+    """The holes of one epoch as they were opened, with when (ms of wall time), ascending."""
 
     __slots__ = ("_gaps", "_opened_ms")
 
@@ -163,8 +188,9 @@ class OpenGaps:
         return len(self._gaps)
 
     def open(self, gap: Gap, at_ms: int) -> None:
-        """A hole that lies above all others."""
-        self._gaps.append(gap)
+        """One more hole; it lies above all others unless something was lost again."""
+        if gap not in self._opened_ms:
+            insort(self._gaps, gap)
         self._opened_ms[gap] = at_ms
 
     def at(self, sequence: int) -> Gap | None:

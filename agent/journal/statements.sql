@@ -122,3 +122,44 @@ from quarantine q join device_epochs e on e.id = q.device_epoch join devices d o
 
 -- name: read_missing
 select first, last from missing order by last;
+
+-- name: read_record
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position = ?;
+
+-- name: read_prevhash
+select prevhash from records where position = ?;
+
+-- name: read_countings
+select e.id, d.device, e.epoch from device_epochs e join devices d on d.id = e.device;
+
+-- name: mend_record
+update records set device_epoch = ?, device_sequence = ?, boot = ?, recorded_ms = ?, uptime_ms = ?, synced = ?,
+  prevhash = ?, rechash = ?, event = ?, beside = ?
+where position = ?;
+
+-- name: remove_record
+delete from records where position = ?;
+
+-- name: add_missing
+insert into missing (first, last, reason, found_ms) values (?, ?, ?, ?) on conflict (last) do nothing;
+
+-- name: find_missing
+select first from missing where last >= ? order by last limit 1;
+
+-- name: read_kept_behind
+-- what the cloud lacks, without the events themselves
+select device_epoch, device_sequence, length(event) from records where position > ?;
+
+-- name: find_known_at
+-- the whole table, once for a record whose id cannot be read any more
+select device, id from known where position = ?;
+
+-- name: remove_known
+delete from known where device = ? and id = ?;
+
+-- name: write_doubt
+update journal set doubt = coalesce(doubt, ?) where one = 1;
+
+-- name: rename_device
+update devices set device = ? where id = ?;
