@@ -98,7 +98,7 @@ def _plain(row: Row) -> Row:
     return row._replace(event=event, prevhash=prevhash, rechash=rechash)
 
 
-# What the seal covers ---------------------------------------------------------------------------------------------------
+# What the seal covers -------------------------------------------------------------------------------------------------
 
 _Sealed = tuple[Row, str, tuple[str, ...], tuple[int, str] | None]
 
@@ -207,7 +207,7 @@ def _text(recorded_ms: Any) -> str | None:
         return None
 
 
-# What stands beside it --------------------------------------------------------------------------------------------------
+# What stands beside it ------------------------------------------------------------------------------------------------
 
 
 class _Place(msgspec.Struct):
@@ -248,7 +248,9 @@ def _flipped(row: Row) -> Iterator[tuple[str, Row]]:
     for column, bits in _BITS.items():
         value = getattr(row, column)
         if isinstance(value, int):
-            yield from ((column, row._replace(**{column: value ^ (1 << bit)})) for bit in range(bits))
+            for bit in range(bits):
+                turned: dict[str, Any] = {column: value ^ (1 << bit)}
+                yield column, row._replace(**turned)
     yield from (("synced", row._replace(synced=value)) for value in (0, 1))
     _, sequence = own_place(row.event)
     yield from (("device_sequence", row._replace(device_sequence=value)) for value in (None, sequence))

@@ -144,9 +144,14 @@ class Fold:
 
     def _open_gap(self, counting: EpochBook, sequence: int) -> None:
         (gap,) = counting.tally.latest_gaps(1)
+        self.reopen(counting, gap._replace(first=max(gap.first, counting.tally.reach + 1)))
+
+    def reopen(self, counting: EpochBook, gap: Gap) -> None:
+        """A hole: of sequences that never came, or of such that were lost."""
         counting.open_gaps.open(gap, self.stamp.wall_ms)
         self.connection.execute(SQL["open_gap"], (counting.id, gap.first, gap.last, self.stamp.wall_ms))
         self._own("nightsafe.gap.opened", _gap_data(counting, gap))
+        self.touched.add(counting)
 
     def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
         gap = counting.open_gaps.at(sequence)

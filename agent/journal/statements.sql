@@ -130,9 +130,6 @@ from records where position = ?;
 -- name: read_prevhash
 select prevhash from records where position = ?;
 
--- name: read_countings
-select e.id, d.device, e.epoch from device_epochs e join devices d on d.id = e.device;
-
 -- name: mend_record
 update records set device_epoch = ?, device_sequence = ?, boot = ?, recorded_ms = ?, uptime_ms = ?, synced = ?,
   prevhash = ?, rechash = ?, event = ?, beside = ?
@@ -155,6 +152,9 @@ select device_epoch, device_sequence, length(event) from records where position 
 -- the whole table, once for a record whose id cannot be read any more
 select device, id from known where position = ?;
 
+-- name: read_known_position
+select position from known where device = ? and id = ?;
+
 -- name: remove_known
 delete from known where device = ? and id = ?;
 
@@ -163,3 +163,9 @@ update journal set doubt = coalesce(doubt, ?) where one = 1;
 
 -- name: rename_device
 update devices set device = ? where id = ?;
+
+-- name: read_missing_touching
+select first, last from missing where last >= ?1 - 1 and first <= ?2 + 1;
+
+-- name: remove_missing
+delete from missing where last = ?;
