@@ -80,9 +80,9 @@ def sound(row: Row, sequence: int, device: str | None) -> bool:
     return seal_holds(row, sequence, device) and beside_holds(row)
 
 
-def mend(row: Row, around: Around) -> Mended | None:
-    """The original of a damaged row, or None where no proof can be found."""
-    sealed = _mend_sealed(_plain(row), around)
+def mend(row: Row, around: Around, work_bytes: int = FLIP_WORK_BYTES_MAX) -> Mended | None:
+    """The original of a damaged row, or None where no proof can be found; see FLIP_WORK_BYTES_MAX for the work."""
+    sealed = _mend_sealed(_plain(row), around, min(work_bytes, FLIP_WORK_BYTES_MAX))
     if sealed is None:
         return None
     found, device, what, renamed = sealed
@@ -103,10 +103,15 @@ def _plain(row: Row) -> Row:
 _Sealed = tuple[Row, str, tuple[str, ...], tuple[int, str] | None]
 
 
-def _mend_sealed(row: Row, around: Around) -> _Sealed | None:
+def _mend_sealed(row: Row, around: Around, work_bytes: int) -> _Sealed | None:
     if not isinstance(row.event, bytes):
         return None
-    return _by_neighbours(row, around) or _by_time(row, around) or _by_name(row, around) or _by_event(row, around)
+    return (
+        _by_neighbours(row, around)
+        or _by_time(row, around)
+        or _by_name(row, around)
+        or _by_event(row, around, work_bytes)
+    )
 
 
 def _names(row: Row, around: Around) -> list[str]:
@@ -159,12 +164,12 @@ def _by_name(row: Row, around: Around) -> _Sealed | None:
     return None
 
 
-def _by_event(row: Row, around: Around) -> _Sealed | None:
+def _by_event(row: Row, around: Around, left_bytes: int) -> _Sealed | None:
     """One flipped bit in the event, the bytes that look wrong first."""
     own, text = _own_name(row, around), _text(row.recorded_ms)
     if own is None or text is None or not isinstance(row.prevhash, bytes):
         return None
-    event, wanted, left_bytes = bytearray(row.event), row.rechash, FLIP_WORK_BYTES_MAX
+    event, wanted = bytearray(row.event), row.rechash
     begun = sha256(b"%b%020d\n%b\n%b\n" % (row.prevhash, around.sequence, text.encode(), own.encode()))
     done = 0
     for at in _suspects(row.event):

@@ -240,8 +240,8 @@ def load(connection: sqlite3.Connection) -> Book:
     by_row = {device.id: device for device in book.devices.values()}
     for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
         counting = book._add_counting(row, by_row[owner], epoch or None)
-        counting.tally = Tally(contiguous, _ranges(ranges))
-        counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
+        counting.tally = Tally(contiguous, ranges_of(ranges))
+        counting.uploaded = Tally(uploaded, ranges_of(uploaded_ranges))
     book.boots = {name: row for row, name in run(SQL["read_boots"])}
     _fold_tail(connection, book)
     for row, first, last, opened_ms, state in run(SQL["read_gaps"]):
@@ -368,5 +368,6 @@ def insert_many(connection: sqlite3.Connection, head: str, values: list[Any], wi
             at += size
 
 
-def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+def ranges_of(text: str) -> tuple[tuple[int, int], ...]:
+    """Ranges as the tables write them."""
     return tuple((first, last) for first, last in json.loads(text))

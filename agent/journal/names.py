@@ -112,12 +112,12 @@ class NamesFile:
         now = (len(book.devices), len(book.epochs), len(book.boots), book.lineage.all(), book.watermark)
         if now == self._written:
             return
-        body = msgspec.json.encode(copy_of(connection, self._venue, book))
         try:
+            body = msgspec.json.encode(copy_of(connection, self._venue, book))
             write_whole(self._path, sha256(body).hexdigest().encode() + b"\n" + body)
-        except OSError as failed:
+        except (OSError, sqlite3.Error) as failed:
             if not self._failed:
-                log.warning("names_not_written", reason=failed.strerror)
+                log.warning("names_not_written", reason=str(failed))
             self._failed = True
             return
         self._written = now

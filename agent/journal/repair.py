@@ -6,7 +6,7 @@ guesses an original, never removes a row whose bytes are not kept unless the lim
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -108,9 +108,18 @@ def examine(connection: sqlite3.Connection, book: Book, position: int) -> Case |
 
 
 def apply(
-    connection: sqlite3.Connection, place: Place, book: Book, cases: Sequence[tuple[Case, Mended | None]]
+    connection: sqlite3.Connection,
+    place: Place,
+    book: Book,
+    cases: Sequence[tuple[Case, Mended | None]],
+    start: Repaired | None = None,
+    expected: Callable[[Book], None] = lambda book: None,
 ) -> tuple[Book, Repaired]:
-    """Mend or set aside each row, in the caller's transaction; the book as it is after that, and what was done."""
+    """Mend or set aside each row, in the caller's transaction; the book as it is after that, and what was done.
+
+    `start` is what was found before; `expected` adds to a book what is known to have been stored.
+    """
+    start = start or Repaired(REASON)
     mended: list[tuple[int, str]] = []
     removed: list[_Removed] = []
     kept: list[str | None] = []
@@ -122,7 +131,9 @@ def apply(
         kept.append(keep_row(place.directory, case.row, place.stamp.wall_ms, place.bytes_max))
         removed.append(_set_aside(connection, place, book, case))
     fresh = books.load(connection)
-    if book.position > fresh.position:  # the last one is gone: what comes next stands behind its place all the same
+    if (
+        removed and book.position > fresh.position
+    ):  # the last one is gone: what comes next stands behind its place all the same
         fresh.position, fresh.head = book.position, book.head
     unnamed_max = _discount(connection, fresh, removed)
     kept_in = None if None in kept or not kept else kept[0] if len(kept) == 1 else "damaged"
@@ -132,10 +143,15 @@ def apply(
         for one in removed
         if one.counting is not None and one.sequence is None and one.position > fresh.cursor
     ]
-    done = name_losses(
-        connection, place, fresh, Repaired(REASON, tuple(mended), positions, tuple(numberless), unnamed_max, kept_in)
+    expected(fresh)
+    done = start._replace(
+        mended=(*start.mended, *mended),
+        positions=(*positions, *start.positions),
+        lost=tuple(numberless),
+        unnamed=unnamed_max + start.unnamed,
+        kept_in=kept_in,
     )
-    return fresh, done
+    return fresh, name_losses(connection, place, fresh, done)
 
 
 def _mend(connection: sqlite3.Connection, book: Book, position: int, original: Mended) -> None:

@@ -169,3 +169,43 @@ select first, last from missing where last >= ?1 - 1 and first <= ?2 + 1;
 
 -- name: remove_missing
 delete from missing where last = ?;
+
+-- name: read_uploaded
+select uploaded, uploaded_ranges from device_epochs where id = ?;
+
+-- name: read_records_between
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position between ? and ? order by position;
+
+-- name: read_positions
+select position from records order by position;
+
+-- name: has_record
+select 1 from records where position = ?;
+
+-- name: forget_lost
+delete from known where position > ? and not exists (select 1 from records r where r.position = known.position);
+
+-- name: read_sent
+select device_epoch, device_sequence from records where position <= ?;
+
+-- name: read_counting_names
+select e.id, d.device, e.epoch from device_epochs e join devices d on d.id = e.device;
+
+-- name: add_record_once
+insert or ignore into records
+  (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_known_once
+insert or ignore into known (device, id, digest, position)
+select e.device, ?2, ?3, ?4 from device_epochs e where e.id = ?1;
+
+-- name: rename_device_of
+update devices set device = ? where id = (select device from device_epochs where id = ?);
+
+-- name: add_device_epoch_of
+insert into device_epochs (device, epoch) select id, ? from devices where device = ?;
+
+-- name: write_device_epoch_whole
+update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;
