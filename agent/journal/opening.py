@@ -188,7 +188,7 @@ class Opening:
         boot = book.boot(connection, clock.boot_id())
         stamp = Stamp(wall_ms, clock.uptime_ms(), boot, int(clock.synced()), to_text(wall_ms))
         place = Place(self._directory, self._venue, stamp, self._limits.damaged_bytes_max)
-        start = Repaired(repair.REASON, tuple((0, text) for text in wrong))
+        start = Repaired(repair.REASON, notes=tuple(wrong))
         if past in ("same", "unknown") or mark is None:
             return repair.apply(connection, place, book, originals, start)
         connection.execute(SQL["write_doubt"], ("restored",))

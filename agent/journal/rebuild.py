@@ -357,14 +357,14 @@ class Rebuild:
             int(self._terms.synced),
             to_text(self._terms.wall_ms),
         )
-        done = Repaired(why, (*self._mended, *self._notes()), tuple(lost), (), unnamed, kept_in)
+        done = Repaired(why, tuple(self._mended), tuple(lost), (), unnamed, kept_in, self._notes())
         place = Place(directory, self._terms.venue, stamp, self._terms.bytes_max)
         return name_losses(self._new, place, book, done)
 
-    def _notes(self) -> list[tuple[int, str]]:
-        """What else a person who looks into it wants to know, at position 0."""
+    def _notes(self) -> tuple[str, ...]:
+        """What else a person who looks into it wants to know."""
         words = [f"read in part: {', '.join(dict.fromkeys(self._unread))}"] if self._unread else []
-        return [(0, text) for text in [*words, *self._wrong[:TABLE_NAMED_MAX]]]
+        return (*words, *self._wrong[:TABLE_NAMED_MAX])
 
     def _settle_journal(self, last: int) -> None:
         cursor, safe = self._new.execute("select cursor, safe from journal").fetchone()

@@ -48,7 +48,8 @@ class Loss(NamedTuple):
 
 class Repaired(NamedTuple):
     """What was done. `mended`: (position, what had changed); `positions`: ranges without a record from now on;
-    `unnamed`: records among them of which nothing is known; `kept_in`: where the damaged bytes are."""
+    `unnamed`: records among them of which nothing is known; `kept_in`: where the damaged bytes are; `notes`: what else
+    was put right or could not be read."""
 
     reason: str
     mended: tuple[tuple[int, str], ...] = ()
@@ -56,6 +57,7 @@ class Repaired(NamedTuple):
     lost: tuple[Loss, ...] = ()
     unnamed: int = 0
     kept_in: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def lost_count(self) -> int:
@@ -309,6 +311,7 @@ def record_of(done: Repaired) -> dict[str, Any]:
         "positions_count": sum(last - first + 1 for first, last in done.positions),
         "unnamed": done.unnamed,
         "kept_in": done.kept_in,
+        "notes": done.notes[:NAMED_MAX],
     }
 
 

@@ -85,7 +85,8 @@ def _suspicion(connection: sqlite3.Connection, directory: Path, mark: Point | No
         return None  # an older schema is brought forward first
     found = connection.execute("select venue from journal").fetchone()
     if found is None:
-        return "the journal's own row is gone"
+        empty = connection.execute("select 1 from records limit 1").fetchone() is None
+        return "the journal's own row is gone" if mark is not None or not empty else None
     if mark is not None and mark.venue == venue and found[0] != venue:
         return "another venue's journal was put in the place of this one"
     wal = directory / f"{FILE_NAME}-wal"
@@ -128,7 +129,7 @@ def run(directory: Path, terms: Terms, why: str) -> Repaired:
         done = _build(directory, folder, terms, plan)
     except sqlite3.Error as error:
         raise named(error) from error
-    for name in (MARKER_NAME, PLAN_NAME):
+    for name in (marks.FILE_NAME, MARKER_NAME, PLAN_NAME):  # the mark is of what was, and begins anew
         (directory / name).unlink(missing_ok=True)
     sync_directory(directory)
     log.error("journal_salvaged", lost=done.lost_count, kept_in=done.kept_in)
