@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling
+from agent.app.joints import DrainSide, JournalConditions, Lan, Live, SweepSide, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.conditions import Conditions
@@ -31,6 +31,7 @@ from agent.ingest.intake import Intake
 from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
+from agent.journal.survey import Survey
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
 from agent.lan.broker import Broker
@@ -46,6 +47,7 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.sweep import Sweep
 from agent.uplink.monitor import Monitor
 from agent.web.server import Web
 
@@ -60,6 +62,8 @@ COLLECT_AFTER: Final = (20_000, 20, 20)
 often and find nothing."""
 
 
+SURVEY_CACHE_BYTES: Final = 1024 * 1024
+"""SQLite's page cache of the connection that looks for damage: it reads everything once."""
 OWN_DESCRIPTORS: Final = 256
 """Open files beside the devices' connections, of which each takes two: its own and the one to the broker."""
 
@@ -137,6 +141,8 @@ async def _compose(
     stack.push_async_callback(journal.close)
     reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.lineage)
     stack.push_async_callback(reader.close)
+    survey = await Survey.open(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage)
+    stack.push_async_callback(survey.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
     )
@@ -148,6 +154,8 @@ async def _compose(
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
+    journal.on_repaired(watched.repaired)
+    sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
@@ -170,7 +178,7 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale, sweep)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -187,6 +195,7 @@ async def _compose(
         Entry(web, vital=False, stop_s=times.stop_edges_s),
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
+        Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
@@ -215,6 +224,7 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.project_events,
         journal.cache_bytes,
         journal.bytes_max,
+        journal.damaged_bytes_max,
     )
 
 

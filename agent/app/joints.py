@@ -7,13 +7,14 @@ import structlog
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
-from agent.core.errors import SettingsInvalid
+from agent.core.errors import JournalDamaged, RecordDamaged, SettingsInvalid
 from agent.core.events import Event
 from agent.core.instants import to_text
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader, Stored
+from agent.journal.repair import Loss, Repaired
 from agent.journal.writer import Journal, Uploaded
 from agent.runtime import logs
 from agent.runtime.clock import Clock
@@ -109,6 +110,23 @@ class JournalConditions:
             hint = "Free space on the disk of the state directory, then look at the page again."
             self._telling.hold("journal", "critical", "Nothing can be stored", text, hint)
 
+    def repaired(self, done: Repaired) -> None:
+        """Something on the disk had changed."""
+        mended, lost = len(done.mended) + len(done.notes), done.lost_count
+        log.error("journal_repaired", reason=done.reason, mended=mended, lost=lost, kept_in=done.kept_in)
+        if not lost:
+            text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
+            hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
+            self._telling.hold("journal_mended", "warning", "The box's disk has damaged records", text, hint)
+            return
+        tills = ", ".join(dict.fromkeys(_words_of(one) for one in done.lost)) or "devices that are not known any more"
+        text = (
+            f"The box's disk or card had damaged its journal ({done.reason}). {lost} events that the cloud does not "
+            f"have are lost here: {tills}. The tills are asked to send them once more."
+        )
+        hint = "Open the app on these tills and leave it open, compare the day's totals, and replace the disk or card."
+        self._telling.hold("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
+
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
         self._telling.hold(
@@ -118,6 +136,39 @@ class JournalConditions:
             f"{event.device} used its sequence {event.sequence} for two different events; both are stored.",
             "Reinstall the app on the device, or call its vendor: its counter was set back.",
         )
+
+
+def _words_of(loss: Loss) -> str:
+    if loss.first is None:
+        return f"{loss.device} (events without a number)"
+    return f"{loss.device} {loss.first}" + (f" to {loss.last}" if loss.last != loss.first else "")
+
+
+class SweepSide:
+    """The journal as the search for damage needs it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def cursor(self) -> int:
+        """Position of the last record that the cloud has."""
+        return self._journal.book.cursor
+
+    def last(self) -> int:
+        """Position of the last durable record."""
+        return self._journal.book.committed
+
+    def lived_s(self) -> float:
+        """Time that the box has run."""
+        return self._journal.lived_s()
+
+    async def repair(self, position: int) -> bool:
+        """Mend one record, or set it aside."""
+        return await self._journal.repair(position)
+
+    def demand_rebuild(self, why: str, now: bool) -> None:
+        """Have the database built anew."""
+        self._journal.demand_rebuild(why, now)
 
 
 class Lan:
@@ -185,8 +236,24 @@ class DrainSide:
         return self._journal.book.safe
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
-        """Records behind a position."""
-        return await self._reader.batch(after, records_max, bytes_max)
+        """Records behind a position. Where the file itself cannot be read there, it is built anew, at once."""
+        try:
+            return await self._reader.batch(after, records_max, bytes_max)
+        except JournalDamaged as damaged:
+            if damaged.code == "journal_corrupt":
+                self._journal.demand_rebuild(damaged.text, now=True)
+            raise
+
+    async def repair(self, position: int) -> bool:
+        """Mend the record at a position or set it aside, after RecordDamaged. True when there was something to do."""
+        if await self._journal.repair(position):
+            return True
+        try:
+            await self._reader.batch(position - 1, 1, 1)
+        except RecordDamaged as damaged:
+            if damaged.position == position:  # sound where it is looked up, damaged where it is read in order
+                self._journal.demand_rebuild(f"the record at position {position} reads in two ways", now=True)
+        return False
 
     async def rechash(self, position: int) -> bytes | None:
         """The seal of one record."""

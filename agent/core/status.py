@@ -15,6 +15,7 @@ from agent.core.facts import (
     DeviceFacts,
     DrainFacts,
     JournalFacts,
+    SweepFacts,
     SyncState,
     UplinkCause,
     UplinkFacts,
@@ -104,7 +105,8 @@ class DiskStatus(msgspec.Struct, frozen=True):
 class Details(msgspec.Struct, frozen=True):
     """What `/api/v1/status` says beyond the venue's status.
 
-    `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's.
+    `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's, `sweep` is the search
+    for damage.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Details(msgspec.Struct, frozen=True):
     drain: DrainStatus
     gate: Mapping[str, int]
     uptime_s: int
+    sweep: SweepFacts | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):

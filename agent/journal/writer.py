@@ -103,6 +103,7 @@ class Journal:
         self._repaired: list[Repaired] = []
         self._on_repaired: Callable[[Repaired], None] = self._repaired.append
         self._ending: JournalDamaged | None = None
+        self._repairing = asyncio.Lock()
 
     @classmethod
     async def open(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
@@ -380,19 +381,25 @@ class Journal:
         Raises JournalDamaged where the database itself is damaged: then it is built anew, by a new start.
         """
         try:
-            case = await self._database.run(lambda connection: examine(connection, self._book, position))
-            if case is None:
-                return False
-            original = await asyncio.to_thread(mend, case.row, case.around)
-            done = await self._transact(lambda connection: self._repair(connection, case, original))
+            async with self._repairing:
+                done = await self._examine_and_repair(position)
         except JournalDamaged as damaged:
             if damaged.code == "journal_corrupt":
                 self.demand_rebuild(damaged.text, now=True)
             raise
+        if done is None:
+            return False
         self.receipts_all_due()
         self._on_repaired(done)
         self._tell_commit()
         return True
+
+    async def _examine_and_repair(self, position: int) -> Repaired | None:
+        case = await self._database.run(lambda connection: examine(connection, self._book, position))
+        if case is None:
+            return None
+        original = await asyncio.to_thread(mend, case.row, case.around)
+        return await self._transact(lambda connection: self._repair(connection, case, original))
 
     def _repair(
         self, connection: sqlite3.Connection, case: Case, original: Mended | None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.facts import Condition, DrainFacts, JournalFacts, SweepFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
     Details,
@@ -53,6 +53,12 @@ class Gate(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
 
+class Sweep(Protocol):
+    """The search for damage."""
+
+    def facts(self) -> SweepFacts: ...
+
+
 class Clock(Protocol):
     """Boottime for durations, wall time for people."""
 
@@ -78,6 +84,7 @@ class Parts(NamedTuple):
     gate: Gate
     conditions: Callable[[], tuple[Condition, ...]]
     stale: Callable[[], tuple[str, ...]]
+    sweep: Sweep | None = None
 
 
 class StatusSource:
@@ -130,6 +137,7 @@ class StatusSource:
             drain=drain_status(drain),
             gate=dict(parts.gate.counts()),
             uptime_s=round(self._clock.boottime_s() - self._started_s),
+            sweep=parts.sweep.facts() if parts.sweep is not None else None,
         )
         return Snapshot(status=status, details=details)
 
