@@ -50,6 +50,18 @@ class DrainSide:
         with self._waiting():
             return await self._reader.batch(after, records_max, bytes_max)
 
+    async def repair(self, position: int) -> bool:
+        """Mend the record at a position or set it aside, after RecordDamaged. True when there was something to do."""
+        with self._waiting():
+            if await self._journal.repair(position):
+                return True
+            try:
+                await self._reader.batch(position - 1, 1, 1)
+            except RecordDamaged as damaged:
+                if damaged.position == position:  # sound where it is looked up, damaged where it is read in order
+                    self._journal.demand_rebuild(f"the record at position {position} reads in two ways", now=True)
+            return False
+
     async def first(self) -> int:
         """Position of the first record that is kept; one behind the last where none is."""
         with self._waiting():
@@ -110,6 +122,8 @@ class DrainSide:
         except RecordDamaged:
             raise
         except JournalDamaged as error:
+            if error.code == "journal_corrupt":
+                self._journal.demand_rebuild(error.text, now=True)
             if not self._journal.limps:
                 raise
             raise Transient(error.code, error.text, error.hint) from error

@@ -136,7 +136,7 @@ class Fold:
         counting = device.epochs.get(said.epoch) or self._new_counting(device, said.epoch)
         gap = counting.tally.expect(said.last)
         if gap is not None:
-            self._note_gap(counting, gap)
+            self.note_gap(counting, gap)
 
     def _take_word_of_hole(self, word: Asked | GivenUp) -> None:
         """Nothing is to be done about a hole that was filled meanwhile."""
@@ -187,9 +187,10 @@ class Fold:
     def _open_gap(self, counting: EpochBook) -> None:
         """The hole before the highest sequence; its beginning may be the announced one that is open already."""
         (gap,) = counting.tally.latest_gaps(1)
-        self._note_gap(counting, Gap(max(gap.first, counting.open_holes.highest + 1), gap.last))
+        self.note_gap(counting, Gap(max(gap.first, counting.open_holes.highest + 1), gap.last))
 
-    def _note_gap(self, counting: EpochBook, gap: Gap) -> None:
+    def note_gap(self, counting: EpochBook, gap: Gap) -> None:
+        """A hole: of sequences that never came, or of such that were lost."""
         hole = Hole(gap, self.stamp.wall_ms, self.stamp.lived_s)
         counting.open_holes.add(hole)
         self._write_gap(counting, hole, "open")
