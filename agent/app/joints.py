@@ -220,18 +220,21 @@ class DrainSide:
         except RecordDamaged:
             raise
         except JournalDamaged as error:
-            raise self._unreadable(error) from error
+            raise self._waited_for(error) from error
 
     async def rechash(self, position: int) -> bytes | None:
         """The seal of one record."""
         try:
             return await self._reader.rechash(position)
         except JournalDamaged as error:
-            raise self._unreadable(error) from error
+            raise self._waited_for(error) from error
 
-    def _unreadable(self, error: JournalDamaged) -> JournalDamaged | Transient:
-        """While the journal limps, what cannot be read is waited for: it is opened anew by itself."""
-        return Transient(error.code, error.text, error.hint) if self._journal.limps else error
+    def _waited_for(self, error: JournalDamaged) -> JournalDamaged | Transient:
+        """What cannot be read or written now is tried again: the journal is opened anew by itself. What is corrupt is
+        not waited for, unless the journal limps of it."""
+        if error.code == "journal_corrupt" and not self._journal.limps:
+            return error
+        return Transient(error.code, error.text, error.hint)
 
     def confirm(self, safe: int) -> None:
         """The cloud calls everything up to this position safe."""
@@ -246,4 +249,7 @@ class DrainSide:
             self._reopened = False
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
+        try:
+            await self._journal.advance(cursor, safe, told)
+        except JournalDamaged as error:
+            raise self._waited_for(error) from error

@@ -196,7 +196,9 @@ def named(error: sqlite3.Error) -> NightsafeError:
             "journal_busy", "Another program holds the journal.", "End the program that has the journal open."
         )
     return JournalDamaged(
-        "journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk."
+        "journal_corrupt" if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else "journal_io",
+        f"The journal failed: {code}: {error}",
+        "Run `nightsafe verify`; look at the disk.",
     )
 
 
