@@ -92,7 +92,8 @@ class DrainSide:
             self._reopened = False
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
+        with self._waiting():
+            await self._journal.advance(cursor, safe, told)
 
     async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
         """Begin a new stream, under an epoch of its own."""
@@ -116,7 +117,8 @@ class DrainSide:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """While the journal limps, what cannot be done is waited for: it is opened anew by itself."""
+        """What cannot be read or written now is tried again: the journal is opened anew by itself, and built anew where
+        the database is corrupt."""
         try:
             yield
         except RecordDamaged:
@@ -124,6 +126,4 @@ class DrainSide:
         except JournalDamaged as error:
             if error.code == "journal_corrupt":
                 self._journal.demand_rebuild(error.text, now=True)
-            if not self._journal.limps:
-                raise
             raise Transient(error.code, error.text, error.hint) from error

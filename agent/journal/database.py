@@ -230,7 +230,9 @@ def named(error: sqlite3.Error) -> NightsafeError:
     if code.startswith(CORRUPT):
         return corrupt(f"{code}: {error}")
     return JournalDamaged(
-        "journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk."
+        "journal_corrupt" if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else "journal_io",
+        f"The journal failed: {code}: {error}",
+        "Run `nightsafe verify`; look at the disk.",
     )
 
 

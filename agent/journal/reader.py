@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from agent.core import chain
-from agent.core.errors import RecordDamaged
+from agent.core.errors import JournalDamaged, RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT
@@ -102,7 +102,13 @@ class Reader:
         database = self._database
         if database is None or self._opened_at != self._generation():
             database = await self._open()
-        return await database.run(call)
+        try:
+            return await database.run(call)
+        except RecordDamaged:
+            raise
+        except JournalDamaged:
+            self._opened_at = -1  # the next call opens it anew
+            raise
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         """Records behind position `after`, without holes, at least one if there is one, as far as both limits allow.

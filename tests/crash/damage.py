@@ -121,7 +121,9 @@ class Life:
     async def upload(self, to: int) -> None:
         """The cloud has everything up to position `to`."""
         records = await self.reader.batch(self.journal.book.cursor, to - self.journal.book.cursor, 1 << 30)
-        await self.journal.advance(to, to // 2, [Uploaded(r.device_epoch, r.device_sequence, len(r.event)) for r in records])
+        await self.journal.advance(
+            to, to // 2, [Uploaded(r.device_epoch, r.device_sequence, len(r.event)) for r in records]
+        )
 
 
 async def make(base: Path, seed: int) -> Made:
@@ -167,7 +169,9 @@ def read(folder: Path) -> list[Truth]:
     ).fetchall()
     connection.close()
     shutil.rmtree(scratch)
-    return [Truth(position, device, epoch or None, sequence, event) for position, device, epoch, sequence, event in rows]
+    return [
+        Truth(position, device, epoch or None, sequence, event) for position, device, epoch, sequence, event in rows
+    ]
 
 
 # Ways to damage ---------------------------------------------------------------------------------------------------------
