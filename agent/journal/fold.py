@@ -215,8 +215,7 @@ class Fold:
         """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
         counting.open_holes.remove(hole)
         self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
-        for gap in counting.tally.gaps_within(hole.gap):
-            part = Gap(gap.first, min(gap.last, hole.gap.last))
+        for part in counting.tally.gaps_within(hole.gap):
             lost = Hole(part, hole.opened_ms, self.stamp.lived_s)
             self._write_gap(counting, lost, "lost")
             self._end_gap(counting, part, "lost")
