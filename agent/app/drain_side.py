@@ -77,7 +77,8 @@ class DrainSide:
         if last <= self._journal.book.safe:
             return "The box deleted these records when their time was up, after the cloud had called them safe."
         with self._waiting():
-            return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
+            why = await self._reader.missing_reason(first, last)
+        return f"These records were lost on the box's disk ({why or 'nothing says why'})."
 
     def confirm(self, safe: int) -> None:
         """The cloud calls everything up to this position safe."""
