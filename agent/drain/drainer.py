@@ -208,7 +208,7 @@ class Drain:
 
     @property
     def _pending(self) -> bool:
-        return self._journal.last() > self._sent
+        return self._journal.last() > min(self._sent, self._journal.cursor())
 
     def _first_sequence(self) -> int:
         return self._sent - self._stream.base + 1
