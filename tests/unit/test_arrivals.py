@@ -76,3 +76,35 @@ def test_open_gaps_are_found_by_any_of_their_sequences_and_end_once() -> None:
     assert (list(gaps), len(gaps)) == ([Gap(2, 4), Gap(7, 7), Gap(10, 20)], 3)
     assert (gaps.end(Gap(7, 7)), gaps.end(Gap(7, 7)), gaps.end(Gap(8, 8))) == (7000, None, None)
     assert (list(gaps), gaps.at(7)) == ([Gap(2, 4), Gap(10, 20)], None)
+
+
+def test_what_is_lost_at_the_end_is_a_hole_like_any_other() -> None:
+    tally = Tally(50)
+    tally.take_out(46, 50)
+    assert (tally.contiguous, tally.highest, tally.gaps()) == (45, 50, (Gap(46, 50),))
+    assert (tally.oldest_gaps(1), tally.latest_gaps(1)) == ((Gap(46, 50),), (Gap(46, 50),))
+    assert tally.add(50) is LATE
+    assert tally.add(46) is LATE
+    assert tally.gaps() == (Gap(47, 49),)
+    assert tally.add(51) is NEXT
+    assert [tally.add(number) for number in (47, 48, 49)] == [LATE] * 3
+    assert (tally.contiguous, tally.gaps()) == (51, ())
+
+
+def test_a_lost_end_is_known_from_what_is_expected() -> None:
+    tally = Tally(3)
+    tally.expect(5)
+    assert tally.gaps_within(Gap(4, 5)) == (Gap(4, 5),)
+    assert tally.add(7) is AHEAD
+    assert tally.gaps() == (Gap(4, 6),)
+    tally.add_range(4, 6)
+    assert (tally.contiguous, tally.gaps()) == (7, ())
+
+
+def test_holes_that_open_again_keep_their_order() -> None:
+    gaps = OpenGaps()
+    for first in (10, 30, 20):
+        gaps.open(Gap(first, first), first)
+    assert list(gaps) == [Gap(10, 10), Gap(20, 20), Gap(30, 30)]
+    assert gaps.at(20) == Gap(20, 20)
+    assert gaps.end(Gap(20, 20)) == 20
