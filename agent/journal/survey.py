@@ -91,9 +91,10 @@ class Survey:
         damaged: list[int] = []
         unjoined: list[int] = []
         holes: list[tuple[int, int]] = []
-        next_, head = after + 1, before[0] if before else None
+        next_, head, former = after + 1, before[0] if before else None, lineage.of(after)
         for row in rows:
             stream = lineage.of(row.position)
+            head, former = (head if stream is former else None), stream
             if row.position != next_:
                 holes += [(next_, row.position - 1)] if not _explained(next_, row.position - 1, missing, safe) else []
                 head = None

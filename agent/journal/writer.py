@@ -253,7 +253,7 @@ class Journal:
                 if self._failure is not None:
                     await self._limp(group)
                     continue
-                self._sync_mark()
+                await self._sync_mark()
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
@@ -308,12 +308,12 @@ class Journal:
             self._note_writable(None)
             self._tell_commit()
 
-    def _sync_mark(self) -> None:
-        """A few milliseconds once a minute, on the loop."""
+    async def _sync_mark(self) -> None:
+        """Once a minute; a commit that is due waits for it."""
         now_s = self._lived().total_s
         if self._mark is not None and now_s - self._mark_synced_s >= MARK_SYNC_S:
             self._mark_synced_s = now_s
-            self._mark.sync()
+            await asyncio.to_thread(self._mark.sync)
 
     async def _commit_waiting(self) -> None:
         group = self._take_waiting()
@@ -499,7 +499,7 @@ class Journal:
                       self._venue)
             )  # fmt: skip
         if self._names is not None:
-            self._names.note(connection, book)
+            self._names.note(connection, book, self._clock.uptime_ms())
 
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
