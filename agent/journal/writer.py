@@ -301,6 +301,8 @@ class Journal:
         self._commits_count += 1
         for (item, settle), outcome in zip(group, outcomes, strict=True):
             settle(item, outcome)
+        if not self._writable:
+            self._turn_away()
         reused, self._reused = self._reused, []
         for event in reused:
             self._on_reused(event)
@@ -310,17 +312,23 @@ class Journal:
         self._tell_commit()
 
     def _take_waiting(self) -> list[tuple[Item, Settle]]:
-        """The next group. Where nothing of devices is taken, they are told so, and the box's own records stay in it."""
+        """The next group. Where nothing of devices is taken, only the box's own records are in it."""
+        if self._level is Level.REFUSE:
+            self._turn_away()
         group = self._waiting[: self._limits.commit_events_max]
         self._waiting = self._waiting[len(group) :]
         self._waiting_bytes = sum(_size(item) for item, _ in self._waiting) if self._waiting else 0
-        if self._level is not Level.REFUSE:
-            return group
-        own = [one for one in group if type(one[0]) is Own]
-        for item, settle in group:
+        return group
+
+    def _turn_away(self) -> None:
+        """Whatever of devices waits is told that it is not stored. Also after a group that failed: what a device sent
+        behind it must not be stored before it."""
+        waiting = self._waiting
+        self._waiting = [one for one in waiting if type(one[0]) is Own]
+        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting)
+        for item, settle in waiting:
             if type(item) is not Own:
                 settle(item, Outcome.UNSTORED)
-        return own
 
     def _tell_commit(self) -> None:
         for call in self._on_commit:

@@ -215,3 +215,25 @@ async def test_telemetry_is_left_out_when_room_is_short_and_nothing_else(rig: Ri
     await rig.journal.record("nightsafe.journal.repaired", {"positions": []})
     assert await rig.append([as_item(event(1))]) == [Outcome.STORED]
     assert rig.journal.shed_count == 1
+
+
+async def test_what_came_behind_a_group_that_failed_is_not_stored_before_it(rig: Rig) -> None:
+    """Four events are a group here: the fifth must not be stored alone, or its device's order is lost."""
+    rig.through(failing("SQLITE_FULL", lambda sql: sql.startswith("insert into records"), 1))
+    assert await rig.append([as_item(event(number)) for number in range(1, 7)]) == [Outcome.UNSTORED] * 6
+    assert await rig.append([as_item(event(number)) for number in range(1, 7)]) == [Outcome.STORED] * 6
+    assert rig.journal.open_gaps() == []
+
+
+async def test_what_waits_while_nothing_is_taken_is_not_stored_in_part_when_that_ends(rig: Rig) -> None:
+    rig.journal.press(Level.REFUSE)
+    told: list[Outcome] = []
+
+    def heard(_: object, outcome: Outcome) -> None:
+        told.append(outcome)
+        rig.journal.press(Level.NORMAL)
+
+    for number in range(1, 7):
+        rig.journal.submit(as_item(event(number)), heard)
+    await reached(lambda: len(told) == 6)
+    assert set(told) == {Outcome.UNSTORED}
