@@ -20,9 +20,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling, press
+from agent.app.drain_side import DrainSide
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, SweepSide, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
+from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.drain.drainer import Drain
@@ -32,6 +34,7 @@ from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
+from agent.journal.survey import Survey
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
 from agent.lan.broker import Broker
@@ -47,10 +50,13 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.clock import ClockWatch
 from agent.upkeep.disk import Disk
 from agent.upkeep.retention import Retention
+from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
+from agent.web.routes import Acts
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -64,6 +70,8 @@ COLLECT_AFTER: Final = (20_000, 20, 20)
 often and find nothing."""
 
 
+SURVEY_CACHE_BYTES: Final = 1024 * 1024
+"""SQLite's page cache of the connection that looks for damage: it reads everything once."""
 OWN_DESCRIPTORS: Final = 256
 """Open files beside the devices' connections, of which each takes two: its own and the one to the broker."""
 
@@ -97,9 +105,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        conditions = Conditions()
-        telling = Telling(conditions, clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
+        telling = Telling(Conditions(), clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -126,7 +133,6 @@ async def _compose(
     settings_file: Path,
     stack: AsyncExitStack,
     clock: Clock,
-    conditions: Conditions,
     telling: Telling,
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
@@ -143,18 +149,23 @@ async def _compose(
     stack.push_async_callback(journal.close)
     reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
+    survey = await Survey.open(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage)
+    stack.push_async_callback(survey.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
     )
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
-    drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
+    clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
+    drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
     journal.on_reopen(drain.reached)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
+    journal.on_repaired(watched.repaired)
+    sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
@@ -189,15 +200,21 @@ async def _compose(
     )
     journal.spare(disk.give)
     retention = Retention(journal, lambda: live.settings.journal)
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale, disk.facts)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
     session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
+
+    async def adopt(actor: str, reason: str) -> None:
+        await journal.adopt(actor, reason)
+        drain.retry()
+
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, quarantine=quarantine)
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
     times = settings.runtime
@@ -206,7 +223,9 @@ async def _compose(
         Entry(web, vital=False, stop_s=times.stop_edges_s),
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
+        Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(disk, vital=False, stop_s=times.stop_edges_s),
         Entry(retention, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
@@ -239,6 +258,7 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.checkpoint_bytes,
         journal.reopen_first_s,
         journal.reopen_max_s,
+        journal.damaged_bytes_max,
     )
 
 
@@ -253,6 +273,9 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.partial_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
+        gate.keepalive_idle_s,
+        gate.keepalive_interval_s,
+        gate.keepalive_probes_max,
     )
 
 
@@ -271,4 +294,4 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
 
 def _venue(settings: Settings) -> Venue:
     venue = settings.venue
-    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at))

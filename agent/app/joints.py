@@ -1,22 +1,26 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
-from agent.core.errors import JournalDamaged, RecordDamaged, SettingsInvalid, Transient
+from agent.core.errors import SettingsInvalid, Transient
 from agent.core.events import Event
+from agent.core.facts import Condition
 from agent.core.instants import to_text
 from agent.core.pressure import Level
+from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
-from agent.journal.reader import Reader, Stored
-from agent.journal.writer import Journal, Uploaded
+from agent.journal.repair import Loss, Repaired
+from agent.journal.writer import Journal
 from agent.lan.gate import Gate
+from agent.lan.session import Session
 from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.schema import Settings
@@ -34,8 +38,12 @@ class Telling:
 
     def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
         """The condition holds."""
-        if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
+        if self._conditions.hold(id, self._clock.boottime_s(), severity, title, text, hint):
             log.warning("condition_raised", condition=id, title=title)
+
+    def all(self) -> tuple[Condition, ...]:
+        """What holds, oldest first, each with its beginning as the wall clock is known now."""
+        return self._conditions.all(lambda at_s: to_text(self._clock.wall_ms_at(at_s)))
 
     def stage(self, stage: str, text: str | None) -> None:
         """A part of the box is down, or works again when `text` is None."""
@@ -123,6 +131,23 @@ class JournalConditions:
         failure = self._journal.failure
         return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
+    def repaired(self, done: Repaired) -> None:
+        """Something on the disk had changed."""
+        mended, lost = len(done.mended) + len(done.notes), done.lost_count
+        log.error("journal_repaired", reason=done.reason, mended=mended, lost=lost, kept_in=done.kept_in)
+        if not lost:
+            text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
+            hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
+            self._telling.hold("journal_mended", "warning", "The box's disk has damaged records", text, hint)
+            return
+        tills = ", ".join(dict.fromkeys(_words_of(one) for one in done.lost)) or "devices that are not known any more"
+        text = (
+            f"The box's disk or card had damaged its journal ({done.reason}). {lost} events that the cloud does not "
+            f"have are lost here: {tills}. The tills are asked to send them once more."
+        )
+        hint = "Open the app on these tills and leave it open, compare the day's totals, and replace the disk or card."
+        self._telling.hold("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
+
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
         self._telling.hold(
@@ -134,12 +159,47 @@ class JournalConditions:
         )
 
 
+def _words_of(loss: Loss) -> str:
+    if loss.first is None:
+        return f"{loss.device} (events without a number)"
+    return f"{loss.device} {loss.first}" + (f" to {loss.last}" if loss.last != loss.first else "")
+
+
+class SweepSide:
+    """The journal as the search for damage needs it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def cursor(self) -> int:
+        """Position of the last record that the cloud has."""
+        return self._journal.book.cursor
+
+    def last(self) -> int:
+        """Position of the last durable record."""
+        return self._journal.book.committed
+
+    def lived_s(self) -> float:
+        """Time that the box has run."""
+        return self._journal.lived_s()
+
+    async def repair(self, position: int) -> bool:
+        """Mend one record, or set it aside."""
+        return await self._journal.repair(position)
+
+    def demand_rebuild(self, why: str, now: bool) -> None:
+        """Have the database built anew."""
+        self._journal.demand_rebuild(why, now)
+
+
 class Lan:
     """What the gate and the session hear, handed to those whom it concerns."""
 
     def __init__(self, intake: Intake, telling: Telling) -> None:
         self._intake = intake
         self._telling = telling
+        self._takeovers = Takeovers()
+        self._calm: dict[str, asyncio.TimerHandle] = {}
         self._receipts: Receipts
         self._gaps: Gaps
 
@@ -158,6 +218,28 @@ class Lan:
             "Check the device's settings: its user name and the name in its topic must be the same.",
         )
 
+    def taken_over(self, device: str, before: str, now: str) -> None:
+        """A device was let in while it was connected already; again and again means that there are two of it."""
+        loop = asyncio.get_running_loop()
+        if not self._takeovers.note(device, loop.time()):
+            return
+        log.warning("device_twice", device=device, before=before, now=now)
+        self._telling.hold(
+            f"device_twice:{device}",
+            "warning",
+            f"Two devices use the name {device}",
+            f"Two connections as {device} throw each other out, from {before} and from {now}. Nothing stored is lost.",
+            f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
+            "at the device's network.",
+        )
+        if device in self._calm:
+            self._calm[device].cancel()
+        self._calm[device] = loop.call_later(WINDOW_S, self._calmed, device)
+
+    def _calmed(self, device: str) -> None:
+        del self._calm[device]
+        self._telling.lift(f"device_twice:{device}")
+
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """A device asked for its event's own receipt."""
         self._receipts.answer(device, topic, correlation, item, outcome)
@@ -171,6 +253,18 @@ class Lan:
         self._gaps.heard(device, payload)
 
 
+class LanCounts:
+    """What the gate and the session have counted, as one: people look at the doors of the box, not at its parts."""
+
+    def __init__(self, gate: Gate, session: Session) -> None:
+        self._gate = gate
+        self._session = session
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; `connections` is how many there are now, the others only grow."""
+        return {**self._gate.counts(), **self._session.counts()}
+
+
 def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:
     """Who is told how short room is."""
 
@@ -179,77 +273,3 @@ def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:
         gate.shedding = level >= Level.SHED
 
     return tell
-
-
-class DrainSide:
-    """The journal as the drain needs it: its facts from the writer, its records from the reader."""
-
-    def __init__(self, journal: Journal, reader: Reader) -> None:
-        self._journal = journal
-        self._reader = reader
-        self._reopened = False
-        journal.on_reopen(self._note_reopened)
-
-    def _note_reopened(self) -> None:
-        self._reopened = True
-
-    def epoch(self) -> str:
-        """The present stream."""
-        return self._journal.book.epoch
-
-    def base(self) -> int:
-        """The position before the stream's first record."""
-        return self._journal.book.base
-
-    def last(self) -> int:
-        """The last durable sequence."""
-        return self._journal.book.committed - self._journal.book.base
-
-    def cursor(self) -> int:
-        """Position of the last record that the cloud has."""
-        return self._journal.book.cursor
-
-    def safe(self) -> int:
-        """Position up to which the cloud calls everything safe."""
-        return self._journal.book.safe
-
-    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
-        """Records behind a position."""
-        try:
-            return await self._reader.batch(after, records_max, bytes_max)
-        except RecordDamaged:
-            raise
-        except JournalDamaged as error:
-            raise self._waited_for(error) from error
-
-    async def rechash(self, position: int) -> bytes | None:
-        """The seal of one record."""
-        try:
-            return await self._reader.rechash(position)
-        except JournalDamaged as error:
-            raise self._waited_for(error) from error
-
-    def _waited_for(self, error: JournalDamaged) -> JournalDamaged | Transient:
-        """What cannot be read or written now is tried again: the journal is opened anew by itself. What is corrupt is
-        not waited for, unless the journal limps of it."""
-        if error.code == "journal_corrupt" and not self._journal.limps:
-            return error
-        return Transient(error.code, error.text, error.hint)
-
-    def confirm(self, safe: int) -> None:
-        """The cloud calls everything up to this position safe."""
-        self._journal.confirm(safe)
-
-    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
-        on, and when the journal is open again, the cloud is asked how far it came."""
-        if self._journal.limps:
-            return
-        if self._reopened:
-            self._reopened = False
-            raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
-        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        try:
-            await self._journal.advance(cursor, safe, told)
-        except JournalDamaged as error:
-            raise self._waited_for(error) from error

@@ -16,7 +16,11 @@ DiskLevel = Literal["normal", "shed", "refuse"]
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
-    """One device as the journal knows it; `stored` and `uploaded` are contiguous sequences of its newest epoch."""
+    """One device as the journal knows it; `stored` and `uploaded` are contiguous sequences of its newest epoch.
+
+    `complete` is the highest n of that epoch of which each of 1..n came to this box: lost ones count in `stored` only.
+    `lost_count` events were declared lost, of all epochs; `lost` are their latest ranges, (epoch, first, last).
+    """
 
     device: str
     epoch: str | None
@@ -28,6 +32,9 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     pending_count: int
     pending_bytes: int
     last_event_at: str | None
+    complete: int | None = None
+    lost_count: int = 0
+    lost: tuple[tuple[str, int, int], ...] = ()
 
 
 class JournalFacts(msgspec.Struct, frozen=True):
@@ -47,8 +54,25 @@ class JournalFacts(msgspec.Struct, frozen=True):
     devices: tuple[DeviceFacts, ...]
 
 
+class SweepFacts(msgspec.Struct, frozen=True):
+    """The search for damage at this instant: where it is, and what it found since the agent's start.
+
+    `structure` is the database file's own; `checked_count` are the records of this round, `position` the last of them.
+    """
+
+    state: Literal["starting", "structure", "checking", "resting"] = "starting"
+    structure: Literal["unknown", "sound", "damaged"] = "unknown"
+    position: int = 0
+    checked_count: int = 0
+    damaged_count: int = 0
+    rounds_count: int = 0
+
+
 class DrainFacts(msgspec.Struct, frozen=True):
-    """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None."""
+    """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None.
+
+    Exchanges that went well and attempts that failed are counted: instants may be told anew, counts tell them apart.
+    """
 
     state: SyncState
     rate_per_s: float
@@ -59,6 +83,8 @@ class DrainFacts(msgspec.Struct, frozen=True):
     error_code: str | None
     error_text: str | None
     next_attempt_at: str | None
+    exchanges_count: int = 0
+    failures_count: int = 0
 
 
 class UplinkFacts(msgspec.Struct, frozen=True):

@@ -27,7 +27,11 @@ PAGE_BYTES: Final = 2048
 """Small pages: one event a commit rewrites little, and flash cards wear less."""
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 """Size of the write-ahead log at which it is copied into the database file, unless the settings say otherwise."""
+RENEW_BYTES: Final = 1024 * 1024
+"""How much of the write-ahead log start-up writes again in one call."""
 BUSY_TIMEOUT_MS: Final = 5000
+CORRUPT: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
+"""SQLite's errors that mean a damaged file, and neither a failing disk nor a full one."""
 CHECKPOINT_TRIES: Final = 6
 """How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
 
@@ -63,6 +67,7 @@ class Database:
             if fresh:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
                 sync_directory(directory)
+            _renew(path.with_name(f"{FILE_NAME}-wal"))
         except OSError as error:
             raise _not_made(path, error) from error
         opened = cls(await _connect(path))
@@ -104,9 +109,36 @@ class Database:
 async def _connect(path: Path) -> aiosqlite.Connection:
     os.umask(os.umask(0o077) | 0o077)
     try:
-        return await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+        connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
     except sqlite3.Error as error:
         raise named(error) from error
+    connection.text_factory = text_or_bytes
+    return connection
+
+
+def text_or_bytes(value: bytes) -> str | bytes:
+    """Text of a row; bytes where damage has left none, so that a whole query does not fail on one row."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _renew(wal: Path) -> None:
+    """Write the bytes of the write-ahead log over themselves and sync them: see docs/decisions/0004.
+
+    A failed sync leaves bytes that the kernel shows and never writes: a checkpoint of them, cut off, is a mixture.
+    """
+    if not wal.exists():
+        return
+    descriptor = os.open(wal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        at = 0
+        while data := os.pread(descriptor, RENEW_BYTES, at):
+            at += os.pwrite(descriptor, data, at)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int, checkpoint_bytes: int) -> None:
@@ -195,6 +227,8 @@ def named(error: sqlite3.Error) -> NightsafeError:
         return Transient(
             "journal_busy", "Another program holds the journal.", "End the program that has the journal open."
         )
+    if code.startswith(CORRUPT):
+        return corrupt(f"{code}: {error}")
     return JournalDamaged(
         "journal_corrupt" if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else "journal_io",
         f"The journal failed: {code}: {error}",
@@ -216,3 +250,12 @@ def _not_made(path: Path, error: OSError) -> NightsafeError:
         return disk_full()
     hint = "Look at the disk and at the owner of the state directory."
     return JournalDamaged("journal_io", f"The journal {path} cannot be made: {error.strerror or error}.", hint)
+
+
+def corrupt(what: str) -> JournalDamaged:
+    """The database file itself is damaged; every record that still proves itself is saved at the next start."""
+    return JournalDamaged(
+        "journal_corrupt",
+        f"The journal's database is damaged: {what}",
+        "It is built anew from every record that proves itself, by itself; replace the disk or card soon.",
+    )

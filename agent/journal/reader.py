@@ -6,6 +6,7 @@ journal has been opened anew its file may be another one, and so this connection
 
 import asyncio
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -16,12 +17,15 @@ from agent.core import chain
 from agent.core.errors import JournalDamaged, RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Lineage
+from agent.core.mend import UNKNOWN_BOOT
 from agent.journal.database import SQL, Database
 
 T = TypeVar("T")
 
 MEMBERS_BYTES = 640
 """What a record has around its event in a batch, at most about so many bytes."""
+NOT_AS_WRITTEN = (TypeError, ValueError, KeyError, OverflowError, struct.error)
+"""What columns of other types or sizes than those that were written lead to."""
 
 
 class Stored(NamedTuple):
@@ -116,13 +120,25 @@ class Reader:
         return await self._run(lambda connection: self._batch(connection, after, records_max, bytes_max))
 
     async def rechash(self, position: int) -> bytes | None:
-        """The seal of the record at `position`, None where it is not kept any more."""
+        """The seal of the record at `position`, None where neither it nor the one behind it is kept any more."""
 
         def call(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(SQL["read_rechash"], (position,)).fetchone()
+            row = row or connection.execute(SQL["read_prevhash"], (position + 1,)).fetchone()
             return row[0] if row is not None else None
 
         return await self._run(call)
+
+    async def first(self) -> int | None:
+        """Position of the first record that is kept."""
+        row = await self._run(lambda connection: connection.execute(SQL["read_first"]).fetchone())
+        return row[0] if row is not None else None
+
+    async def missing_reason(self, first: int, last: int) -> str | None:
+        """What was said when the records at these positions were found damaged, None if nothing was."""
+        at = (first, last)
+        row = await self._run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
+        return row[0] if row is not None else None
 
     def _batch(self, connection: sqlite3.Connection, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         found: list[Stored] = []
@@ -143,19 +159,23 @@ class Reader:
                 event,
                 beside,
             ) in rows:
-                size += len(event) + MEMBERS_BYTES
+                size += (len(event) if isinstance(event, bytes) else 0) + MEMBERS_BYTES
                 if not found:
                     stream = lineage.of(position)
                     end = lineage.end_of(stream)
                 elif size > bytes_max or position != found[-1].position + 1 or (end is not None and position > end):
                     cursor.close()
                     return found
-                device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
-                recordedtime = times.text(recorded_ms)
                 sequence = position - stream.base
-                if chain.rechash(prevhash, sequence, recordedtime, device, event) != rechash or (
-                    beside is not None and chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced) != beside
-                ):
+                try:
+                    device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
+                    recordedtime = times.text(recorded_ms)
+                    proved = chain.rechash(prevhash, sequence, recordedtime, device, event) == rechash and (
+                        beside is None or chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced) == beside
+                    )
+                except NOT_AS_WRITTEN:
+                    proved = False
+                if not proved:
                     cursor.close()
                     if found:
                         return found
@@ -181,11 +201,11 @@ class Reader:
 
     def _device(self, connection: sqlite3.Connection, epoch_row: int) -> str:
         self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
-        return self._devices[epoch_row]
+        return self._devices[epoch_row]  # KeyError: a row of no counting
 
     def _boot(self, connection: sqlite3.Connection, boot: int) -> str:
         self._boots = dict(connection.execute(SQL["read_boots"]).fetchall())
-        return self._boots[boot]
+        return self._boots.get(boot, UNKNOWN_BOOT)
 
 
 class _Times:

@@ -7,10 +7,32 @@ select venue, watermark, cursor, safe, doubt, boottime_s, boottime_boot, boottim
 insert into journal (one, venue, created_ms) values (1, ?, ?);
 
 -- name: open_stream
-insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason) values (?, ?, ?, ?, ?, ?, ?);
+insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason, sealed)
+values (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: read_streams
 select epoch, base, origin, parent, parent_sequence, parent_rechash, reason, fenced, sealed from streams order by id;
+
+-- name: write_sealed
+update streams set sealed = ? where epoch = ?;
+
+-- name: write_fenced
+update streams set fenced = 1 where epoch = ?;
+
+-- name: write_doubt
+update journal set doubt = ? where one = 1;
+
+-- name: seal_record
+update records set prevhash = ?, rechash = ? where position = ?;
+
+-- name: read_first
+select position from records order by position limit 1;
+
+-- name: read_prevhash
+select prevhash from records where position = ?;
+
+-- name: read_missing_reason
+select reason from missing where first <= ? and last >= ? limit 1;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;
@@ -24,14 +46,21 @@ insert into boots (boot) values (?) on conflict (boot) do nothing;
 -- name: read_boots
 select id, boot from boots;
 
+-- name: read_offsets
+select id, offset_ms from boots where offset_ms is not null;
+
+-- name: write_offset
+update boots set offset_ms = ? where id = ?;
+
 -- name: add_device
 insert into devices (device) values (?);
 
 -- name: read_devices
-select id, device, stored_count, stored_bytes, uploaded_count, uploaded_bytes, last_ms from devices;
+select id, device, stored_count, stored_bytes, uploaded_count, uploaded_bytes, last_ms, last_uptime_ms, last_boot
+from devices;
 
 -- name: write_device_stored
-update devices set stored_count = ?, stored_bytes = ?, last_ms = ? where id = ?;
+update devices set stored_count = ?, stored_bytes = ?, last_ms = ?, last_uptime_ms = ?, last_boot = ? where id = ?;
 
 -- name: write_device_uploaded
 update devices set uploaded_count = ?, uploaded_bytes = ? where id = ?;
@@ -48,15 +77,20 @@ update device_epochs set contiguous = ?, ranges = ? where id = ?;
 -- name: write_device_epoch_uploaded
 update device_epochs set uploaded = ?, uploaded_ranges = ? where id = ?;
 
--- name: open_gap
-insert into gaps (device_epoch, first, last, opened_ms) values (?, ?, ?, ?)
-on conflict (device_epoch, first) do update set last = excluded.last, opened_ms = excluded.opened_ms, state = 'open';
+-- name: write_gap
+insert into gaps (device_epoch, first, last, opened_ms, opened_boottime_s, state) values (?, ?, ?, ?, ?, ?)
+on conflict (device_epoch, first) do update
+set last = excluded.last, opened_ms = excluded.opened_ms, opened_boottime_s = excluded.opened_boottime_s,
+    state = excluded.state, command = null;
+
+-- name: write_gap_command
+update gaps set command = ? where device_epoch = ? and first = ?;
 
 -- name: end_gap
 update gaps set state = ? where device_epoch = ? and first = ?;
 
 -- name: read_gaps
-select device_epoch, first, last, opened_ms, state from gaps where state in ('open', 'lost');
+select device_epoch, first, last, opened_ms, opened_boottime_s, command, state from gaps where state in ('open', 'lost');
 
 -- name: add_records
 insert into records
@@ -68,7 +102,7 @@ select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, sy
 from records where position > ? order by position limit ?;
 
 -- name: read_recorded
-select recorded_ms from records where position > ? order by position limit 1;
+select recorded_ms, uptime_ms, boot from records where position > ? order by position limit 1;
 
 -- name: seek_known
 with sought (device, id) as (values %s)
@@ -135,3 +169,90 @@ from quarantine q join device_epochs e on e.id = q.device_epoch join devices d o
 
 -- name: read_missing
 select first, last from missing order by last;
+
+-- name: read_record
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position = ?;
+
+-- name: read_prevhash
+select prevhash from records where position = ?;
+
+-- name: mend_record
+update records set device_epoch = ?, device_sequence = ?, boot = ?, recorded_ms = ?, uptime_ms = ?, synced = ?,
+  prevhash = ?, rechash = ?, event = ?, beside = ?
+where position = ?;
+
+-- name: remove_record
+delete from records where position = ?;
+
+-- name: add_missing
+insert into missing (first, last, reason, found_ms) values (?, ?, ?, ?) on conflict (last) do nothing;
+
+-- name: find_missing
+select first from missing where last >= ? order by last limit 1;
+
+-- name: read_kept_behind
+-- what the cloud lacks, without the events themselves
+select device_epoch, device_sequence, length(event) from records where position > ?;
+
+-- name: find_known_at
+-- the whole table, once for a record whose id cannot be read any more
+select device, id from known where position = ?;
+
+-- name: read_known_position
+select position from known where device = ? and id = ?;
+
+-- name: remove_known
+delete from known where device = ? and id = ?;
+
+-- name: write_doubt
+update journal set doubt = coalesce(doubt, ?) where one = 1;
+
+-- name: rename_device
+update devices set device = ? where id = ?;
+
+-- name: read_missing_touching
+select first, last from missing where last >= ?1 - 1 and first <= ?2 + 1;
+
+-- name: remove_missing
+delete from missing where last = ?;
+
+-- name: read_uploaded
+select uploaded, uploaded_ranges from device_epochs where id = ?;
+
+-- name: read_records_between
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position between ? and ? order by position;
+
+-- name: read_positions
+select position from records order by position;
+
+-- name: has_record
+select 1 from records where position = ?;
+
+-- name: forget_lost
+delete from known where position > ? and not exists (select 1 from records r where r.position = known.position);
+
+-- name: read_sent
+select device_epoch, device_sequence from records where position <= ?;
+
+-- name: read_counting_names
+select e.id, d.device, e.epoch from device_epochs e join devices d on d.id = e.device;
+
+-- name: add_record_once
+insert or ignore into records
+  (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_known_once
+insert or ignore into known (device, id, digest, position)
+select e.device, ?2, ?3, ?4 from device_epochs e where e.id = ?1;
+
+-- name: rename_device_of
+update devices set device = ? where id = (select device from device_epochs where id = ?);
+
+-- name: add_device_epoch_of
+insert into device_epochs (device, epoch) select id, ? from devices where device = ?;
+
+-- name: write_device_epoch_whole
+update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;

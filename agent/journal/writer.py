@@ -16,20 +16,27 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 import structlog
 
-from agent.core import chain
-from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
-from agent.core.errors import Held, JournalDamaged, NightsafeError, RecordDamaged, Rejected, Transient
+from agent.core.arrivals import Item, Loss, OpenGap, Outcome, Own, Receipt, Settle
+from agent.core.errors import JournalDamaged, NightsafeError, RecordDamaged, Rejected, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
+from agent.core.lineage import Parent
 from agent.core.lived import Lived, lived
+from agent.core.mend import Mended, mend
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
-from agent.journal import retention
+from agent.journal import repair as repairs
+from agent.journal import retention, salvage, streams
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, named
 from agent.journal.figures import journal_facts
-from agent.journal.fold import Fold, Stamp
+from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
+from agent.journal.mark import Mark, Point
+from agent.journal.names import NamesFile
+from agent.journal.opening import Opening
+from agent.journal.repair import Case, Repaired, examine
+from agent.journal.repair import Place as RepairPlace
 from agent.journal.retention import Pages
 
 log = structlog.get_logger()
@@ -37,6 +44,8 @@ T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often an idle writer shows that it lives."""
+MARK_SYNC_S = 60.0
+"""How often the mark beside the database is synced."""
 LIVED_WRITE_S = 600.0
 """How often it is written down how long the box has run."""
 PROOF_BYTES: Final = 524_288
@@ -64,6 +73,7 @@ class Limits(msgspec.Struct, frozen=True):
     checkpoint_bytes: int = CHECKPOINT_BYTES
     reopen_first_s: float = 1.0
     reopen_max_s: float = 30.0
+    damaged_bytes_max: int = 67_108_864
 
 
 class Uploaded(NamedTuple):
@@ -97,6 +107,13 @@ class Journal:
         self._on_reused: Callable[[Event], None] = lambda event: None
         self._reused: list[Event] = []
         self._beat: Callable[[], None] = lambda: None
+        self._directory: Path | None = None
+        self._mark: Mark | None = None
+        self._names: NamesFile | None = None
+        self._mark_synced_s = self._lived().total_s
+        self._repaired: list[Repaired] = []
+        self._on_repaired: Callable[[Repaired], None] = self._repaired.append
+        self._repairing = asyncio.Lock()
         self._again: Callable[[], Awaitable[Journal]]
         self._failure: NightsafeError | None = None
         """Why the journal limps: nothing is stored until it has been opened anew."""
@@ -124,20 +141,19 @@ class Journal:
 
     @classmethod
     async def open(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
-        """Open or create the journal of `venue`; `epoch` is taken for a new one only.
+        """Open or create the journal of `venue`; `epoch` is taken for a new one only. Damage is mended or named first.
 
-        Raises Held for another venue's journal, JournalDamaged for an unsound one.
+        Raises Held for another venue's journal, JournalDamaged where the disk itself fails.
         """
-        database = await Database.open_writer(directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes)
-        try:
-            await database.run(lambda connection: _begin(connection, venue, epoch, clock.wall_ms()))
-            book = await database.run(books.load)
-        except BaseException:
-            await database.close()
-            raise
-        opened = cls(database, book, venue, clock, limits)
-        opened._again = partial(cls._open_again, directory, venue, epoch, clock, limits)
-        return opened
+        opened = await Opening(directory, venue, epoch, clock, limits).run()
+        journal = cls(opened.database, opened.book, venue, clock, limits)
+        journal._again = partial(cls._open_again, directory, venue, epoch, clock, limits)
+        journal._directory = directory
+        journal._repaired = list(opened.repaired)
+        journal._mark = Mark(directory)
+        journal._names = NamesFile(directory, venue)
+        await opened.database.run(journal._note)
+        return journal
 
     @classmethod
     async def _open_again(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
@@ -153,8 +169,11 @@ class Journal:
     async def close(self) -> None:
         """Close the database; what was submitted and not yet committed is not acknowledged."""
         database, self._database = self._database, None
+        mark, self._mark = self._mark, None
         if database is not None:
             await database.close()
+        if mark is not None:
+            mark.close()
 
     # Taking in ------------------------------------------------------------------------------------------------------
 
@@ -170,17 +189,21 @@ class Journal:
         if self._level >= Level.SHED and kind in TELEMETRY:
             self._shed_count += 1
             raise Transient("disk_shed", f"The record {kind} is left out while room is short.")
+        if not await self.store(Own(kind, data)):
+            raise Transient(
+                "unstored", f"The record {kind} could not be stored.", "See what the page says of the journal."
+            )
+
+    async def store(self, item: Item) -> bool:
+        """Submit one item and wait for its commit; False when nothing is on disk."""
         told = asyncio.get_running_loop().create_future()
 
         def settle(_: Item, outcome: Outcome) -> None:
             if not told.done():
                 told.set_result(outcome)
 
-        self.submit(Own(kind, data), settle)
-        if await told is Outcome.UNSTORED:
-            raise Transient(
-                "unstored", f"The record {kind} could not be stored.", "See what the page says of the journal."
-            )
+        self.submit(item, settle)
+        return await told is not Outcome.UNSTORED
 
     @property
     def has_room(self) -> bool:
@@ -230,6 +253,7 @@ class Journal:
                 if self._failure is not None:
                     await self._limp(group)
                     continue
+                self._sync_mark()
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
@@ -283,6 +307,13 @@ class Journal:
         if not self._writable and left_bytes >= PROOF_BYTES:
             self._note_writable(None)
             self._tell_commit()
+
+    def _sync_mark(self) -> None:
+        """A few milliseconds once a minute, on the loop."""
+        now_s = self._lived().total_s
+        if self._mark is not None and now_s - self._mark_synced_s >= MARK_SYNC_S:
+            self._mark_synced_s = now_s
+            self._mark.sync()
 
     async def _commit_waiting(self) -> None:
         group = self._take_waiting()
@@ -394,6 +425,9 @@ class Journal:
     def _adopt(self, opened: "Journal") -> None:
         """Go on with what another one has opened."""
         self._database, self._book, self._again = opened._database, opened._book, opened._again
+        self._directory, self._mark, self._names = opened._directory, opened._mark, opened._names
+        for done in opened._repaired:
+            self._on_repaired(done)
         self._failure = None
         self._confirmed = 0
         self._generations_count += 1
@@ -435,11 +469,14 @@ class Journal:
             self._book.settle()
             for counting in changed:
                 counting.settle()
+            self._note(connection)
             return result, changed
 
         try:
             result, changed = await self._run(call)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, JournalDamaged) and error.code == "journal_corrupt":
+                self.demand_rebuild(error.text)
             if self._failure is None:
                 self.receipts_all_due()
             raise
@@ -460,21 +497,38 @@ class Journal:
                 self._fail(error)
             raise
 
+    def _note(self, connection: sqlite3.Connection) -> None:
+        """After a commit: how far the journal is, and who is in it, beside the database."""
+        book = self._book
+        if self._mark is not None:
+            stream = book.lineage.present
+            self._mark.note(
+                Point(book.position, book.cursor, book.safe, stream.base, book.head, stream.origin, stream.epoch,
+                      self._venue)
+            )  # fmt: skip
+        if self._names is not None:
+            self._names.note(connection, book)
+
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
     ) -> tuple[list[Outcome], set[EpochBook]]:
         book = self._book
-        boot = book.boot(connection, self._clock.boot_id())
-        wall_ms = self._clock.wall_ms()
-        stamp = Stamp(wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms))
+        stamp = self._stamp(connection)
         fold = Fold(connection, book, self._venue, stamp)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
         books.insert_many(connection, SQL["add_records"], fold.values, 11)
-        if book.oldest_ms is None and fold.values:
-            book.oldest_ms = wall_ms
+        if book.oldest is None and fold.values:
+            book.oldest = fold.moment
         self._reused = fold.reused
         return outcomes, fold.touched
+
+    def _stamp(self, connection: sqlite3.Connection) -> Stamp:
+        boot = self._book.boot(connection, self._clock.boot_id())
+        wall_ms = self._clock.wall_ms()
+        return Stamp(
+            wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms), self.lived_s()
+        )
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
         book = self._book
@@ -511,10 +565,112 @@ class Journal:
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
-        oldest = connection.execute(SQL["read_recorded"], (cursor,)).fetchone()
         book.cursor, book.safe = cursor, safe
-        book.oldest_ms = oldest[0] if oldest else None
+        book.oldest = books.read_oldest(connection, cursor)
         return None, set(moved.values())
+
+    async def quarantine_record(self, record: Refusable, detail: str) -> None:
+        """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
+        await self._transact(lambda connection: (None, quarantine_record(connection, self._book, record, detail)))
+        self._tell_commit()
+
+    # Streams ----------------------------------------------------------------------------------------------------------
+
+    async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream behind position `base`; `seal_on` ends it."""
+        await self._change(lambda connection: streams.begin(connection, self._book, epoch, base, parent, reason))
+        log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some records for the new stream; True when it is the present one. Raises RecordDamaged."""
+        done = await self._change(lambda connection: streams.seal_on(connection, self._book))
+        if done is None:
+            return False
+        parent = done.parent and {"epoch": done.parent.epoch, "sequence": str(done.parent.sequence)}
+        data = {"condition": "forked", "epoch": done.epoch, "parent": parent, "reason": done.reason}
+        self.submit(Own("nightsafe.condition.raised", data), lambda item, outcome: None)
+        return True
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
+        await self._change(lambda connection: streams.fence(connection, self._book, epoch))
+
+    async def adopt(self, actor: str, reason: str) -> None:
+        """A person says that this box goes on although another one took its epoch: under a new one, then.
+
+        Raises Rejected when nobody did. Who and why are recorded.
+        """
+        if not self._book.lineage.present.fenced:
+            raise Rejected(
+                "adopt_none",
+                "Nobody else uploads under this box's identity, so there is nothing to adopt.",
+                "See `nightsafe status` for what holds the upload, if anything does.",
+            )
+        await self._change(lambda connection: streams.doubt(connection, self._book, "adopted"))
+        data = {"condition": "fenced", "epoch": self._book.epoch, "actor": actor, "reason": reason}
+        await self.record("nightsafe.condition.cleared", data)
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction that changes no device's figures."""
+        return await self._transact(lambda connection: (work(connection), set()))
+
+    # Damage ---------------------------------------------------------------------------------------------------------
+
+    async def repair(self, position: int) -> bool:
+        """Mend the record at `position`, or set it aside and name the loss. True when there was something to do.
+
+        Raises JournalDamaged where the database itself is damaged: then it is built anew.
+        """
+        try:
+            async with self._repairing:
+                done = await self._examine_and_repair(position)
+        except JournalDamaged as damaged:
+            if damaged.code == "journal_corrupt":
+                self.demand_rebuild(damaged.text, now=True)
+            raise
+        if done is None:
+            return False
+        self.receipts_all_due()
+        self._on_repaired(done)
+        self._tell_commit()
+        return True
+
+    async def _examine_and_repair(self, position: int) -> Repaired | None:
+        case = await self._run(lambda connection: examine(connection, self._book, position))
+        if case is None:
+            return None
+        original = await asyncio.to_thread(mend, case.row, case.around)
+        return await self._transact(lambda connection: self._repair(connection, case, original))
+
+    def _repair(
+        self, connection: sqlite3.Connection, case: Case, original: Mended | None
+    ) -> tuple[Repaired, set[EpochBook]]:
+        assert self._directory is not None
+        stamp = self._stamp(connection)
+        place = RepairPlace(self._directory, self._venue, stamp, self._limits.damaged_bytes_max)
+        self._book, done = repairs.apply(connection, place, self._book, [(case, original)])
+        return done, set(self._book.epochs.values())
+
+    def on_repaired(self, call: Callable[[Repaired], None]) -> None:
+        """Call `call` with everything that was mended or lost, start-up's first."""
+        for done in self._repaired:
+            call(done)
+        self._repaired = []
+        self._on_repaired = call
+
+    def demand_rebuild(self, why: str, now: bool = False) -> None:
+        """The database itself is damaged: it is built anew when it is opened next; with `now`, at once.
+
+        Meanwhile nothing is acknowledged, and a device that is not answered keeps its events.
+        """
+        if self._directory is not None:
+            try:
+                salvage.demand(self._directory, why)
+            except OSError as failed:
+                log.error("rebuild_not_noted", reason=failed.strerror)
+        if now:
+            self._fail(corrupt(why))
+            self._wake.set()
 
     async def quarantined(self, number: int) -> tuple[str, bytes | None, str, str] | None:
         """(device, payload, reason, state) of one refused event."""
@@ -618,14 +774,24 @@ class Journal:
             counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT
         ]
 
-    def open_gaps(self) -> list[tuple[str, str, int, int]]:
-        """The holes to be asked for, as of the last commit: (device, epoch, first, last)."""
-        return [
-            (counting.device.name, counting.epoch, first, last)
-            for counting in list(self._book.epochs.values())
-            if counting.holes and counting.epoch is not None
-            for first, last in counting.holes
-        ]
+    def open_gaps(self) -> list[OpenGap]:
+        """The holes to be asked for, as of the last commit."""
+        return [gap for counting in list(self._book.epochs.values()) for gap in counting.open_gaps]
+
+    def losses(self) -> list[Loss]:
+        """What was declared lost and has not come since, as of the last commit: one for each epoch that lacks some."""
+        return [counting.loss for counting in list(self._book.epochs.values()) if counting.loss is not None]
+
+    def highest(self, device: str, epoch: str) -> int:
+        """The highest sequence of a device's epoch that is known of, 0 without any."""
+        known = self._book.devices.get(device)
+        counting = known.epochs.get(epoch) if known is not None else None
+        return counting.tally.highest if counting is not None else 0
+
+    def clock_offset_ms(self) -> int | None:
+        """What wall time minus uptime truly is in this boot, where its clock was ever synchronised."""
+        row = self._book.boots.get(self._clock.boot_id())
+        return self._book.offsets_ms.get(row) if row is not None else None
 
     def receipts_all_due(self) -> None:
         """Tell everything again: the broker has forgotten what it retained."""
@@ -635,24 +801,6 @@ class Journal:
     def facts(self) -> JournalFacts:
         """The journal at this instant."""
         return journal_facts(self._book, self._committing, self.writable, self._commits_count)
-
-
-def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
-    """Make a new journal's first rows, or check that an old one is this venue's."""
-    row = connection.execute(SQL["read_journal"]).fetchone()
-    if row is not None:
-        if row[0] != venue:
-            raise Held(
-                "journal_foreign",
-                f'The journal in the state directory belongs to the venue "{row[0]}", the settings say "{venue}".',
-                "Put the right venue id into the settings, or point [state] directory elsewhere.",
-            )
-        return
-    connection.execute("begin immediate")
-    connection.execute(SQL["create_journal"], (venue, wall_ms))
-    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created"))
-    connection.execute("commit")
-    log.info("journal_created", venue=venue, epoch=epoch)
 
 
 def _read_back(connection: sqlite3.Connection) -> Book:
@@ -683,4 +831,4 @@ async def _wait(event: asyncio.Event, at_most_s: float) -> None:
 def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
-    return item.size if type(item) is Refusal else 256
+    return item.size if type(item) is Refusal else 256  # the box's own are small

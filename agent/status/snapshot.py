@@ -6,13 +6,16 @@ Joins facts as they are at this instant; whoever shows something shows it from h
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.business_day import business_date
+from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, SweepFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
+    ClockStatus,
     Details,
     DiskStatus,
     Progress,
@@ -55,20 +58,30 @@ class Gate(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
 
+class Sweep(Protocol):
+    """The search for damage."""
+
+    def facts(self) -> SweepFacts: ...
+
+
 class Clock(Protocol):
-    """Boottime for durations, wall time for people."""
+    """Boottime for durations, what it is in wall time for people, and how good that is."""
 
     def boottime_s(self) -> float: ...
-    def wall_ms(self) -> int: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
+    def offset_known(self) -> bool: ...
+    def synced(self) -> bool: ...
+    def boot_id(self) -> str: ...
 
 
 class Venue(NamedTuple):
-    """Whose box this is. `zone` is the time zone in which people read times."""
+    """Whose box this is. People read times in `zone`, and their business day begins at `day_starts`."""
 
     id: str
     name: str
     location: str
     zone: ZoneInfo
+    day_starts: time
 
 
 class Parts(NamedTuple):
@@ -81,6 +94,7 @@ class Parts(NamedTuple):
     conditions: Callable[[], tuple[Condition, ...]]
     stale: Callable[[], tuple[str, ...]]
     disk: Callable[[], DiskFacts] = DiskFacts
+    sweep: Sweep | None = None
 
 
 class StatusSource:
@@ -111,6 +125,7 @@ class StatusSource:
         journal, drain, conditions = parts.journal.facts(), parts.drain.facts(), parts.conditions()
         self._progress = progressed(self._progress, journal, drain.state)
         self._watch_commit(journal)
+        now_ms = self._clock.wall_ms_at(self._clock.boottime_s())
         status = venue_status(
             journal,
             drain,
@@ -119,7 +134,7 @@ class StatusSource:
             self._progress,
             venue=venue.id,
             zone=venue.zone,
-            now_ms=self._clock.wall_ms(),
+            now_ms=now_ms,
         )
         details = Details(
             name=venue.name,
@@ -133,6 +148,9 @@ class StatusSource:
             drain=drain_status(drain),
             gate=dict(parts.gate.counts()),
             uptime_s=round(self._clock.boottime_s() - self._started_s),
+            clock=ClockStatus(self._clock.synced(), self._clock.offset_known(), self._clock.boot_id()),
+            business_date=business_date(now_ms, venue.zone, venue.day_starts).isoformat(),
+            sweep=parts.sweep.facts() if parts.sweep is not None else None,
         )
         return Snapshot(status=status, details=details)
 

@@ -19,6 +19,8 @@ from agent.core.status import DeviceStatus, DiskStatus, Snapshot
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 _NOT_IN_NAMES = re.compile("[^a-z0-9_]")
+_GATE_NOW: Final = {"connections": "open_connections"}
+"""What the gate says of this moment, and its name here; all else that it counts only grows."""
 
 
 class Metrics(Collector):
@@ -74,6 +76,7 @@ def _venue(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_attentions", "Conditions that need a person.", sum(c.attention for c in details.conditions))
     yield _gauge("nightsafe_disk_total_bytes", "Size of the state directory's disk.", details.disk.total_bytes)
     yield _gauge("nightsafe_disk_free_bytes", "Free on that disk.", details.disk.free_bytes)
+    yield _gauge("nightsafe_clock_synced", "1 while the kernel calls the clock synchronised.", details.clock.synced)
     yield from _disk(details.disk)
     yield _gauge("nightsafe_uptime_seconds", "Age of the agent's process.", details.uptime_s)
 
@@ -103,17 +106,25 @@ def _journal(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_journal_safe_sequence", "Newest sequence that may be deleted here.", int(journal.safe))
     yield _gauge("nightsafe_quarantined_events", "Refused events that are kept.", journal.quarantined)
     yield _counter("nightsafe_journal_commits", "Commits of the journal.", journal.commits)
+    if (sweep := snapshot.details.sweep) is not None:
+        yield _gauge("nightsafe_sweep_position", "Last record that was looked at for damage.", sweep.position)
+        yield _counter("nightsafe_sweep_rounds", "Times the whole journal was looked at.", sweep.rounds_count)
+        yield _counter("nightsafe_damaged_records", "Damaged records found since the start.", sweep.damaged_count)
+        yield _gauge("nightsafe_journal_structure_damaged", "1 while it waits to be built anew.",
+                     sweep.structure == "damaged")  # fmt: skip
     yield _counter("nightsafe_uploaded_records", "Records that the cloud took.", drain.uploaded)
     yield _counter("nightsafe_rejected_records", "Records that the cloud set aside.", drain.rejected)
     yield _gauge("nightsafe_drain_batch_records", "Size of the present batch.", drain.batch_records)
 
 
 def _gate(snapshot: Snapshot) -> Iterator[Metric]:
-    """The gate's own counters; a name that ends in `_total` only ever grows."""
+    """What the gate and the session behind it have counted; whatever only grows ends in `_total`."""
     for key, value in sorted(snapshot.details.gate.items()):
-        name = "nightsafe_gate_" + _NOT_IN_NAMES.sub("_", key.lower())
-        make = _counter if name.endswith("_total") else _gauge
-        yield make(name.removesuffix("_total"), "The gate's own count.", value)
+        if now := _GATE_NOW.get(key):
+            yield _gauge(f"nightsafe_gate_{now}", "As it is now.", value)
+        else:
+            name = _NOT_IN_NAMES.sub("_", key.lower().removesuffix("_total"))
+            yield _counter(f"nightsafe_gate_{name}", "Counted since the start.", value)
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
@@ -121,6 +132,11 @@ def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
         ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
         ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),
         ("nightsafe_device_gaps", "Holes in the device's counting.", lambda one: len(one.gaps)),
+        (
+            "nightsafe_device_lost_events",
+            "Events that the device had counted and cannot deliver.",
+            lambda one: one.lost_events,
+        ),
         ("nightsafe_device_refused_events", "Refused events of the device.", lambda one: one.refused),
     ]
     for name, text, figure in gauges:
