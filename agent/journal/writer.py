@@ -8,7 +8,7 @@ journal limps, storing nothing, until it has been opened anew. Never judges an e
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -29,7 +29,7 @@ from agent.journal import book as books
 from agent.journal import repair as repairs
 from agent.journal import retention, salvage, streams
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
 from agent.journal.figures import journal_facts
 from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
 from agent.journal.mark import Mark, Point
@@ -123,6 +123,7 @@ class Journal:
         self._reopening: asyncio.Task[None] | None = None
         self._generations_count = 0
         self._on_reopen: list[Callable[[], None]] = []
+        self._kept_out: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self._spare: Callable[[bool], bool] = lambda sure: False
         self._level = Level.NORMAL
         self._shed_count = 0
@@ -132,10 +133,10 @@ class Journal:
     async def start(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
         """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. Raises Held."""
         try:
-            return await cls.open(directory, venue, epoch, clock, limits)
+            return await cls._try(directory, venue, epoch, clock, limits)
         except (JournalDamaged, Transient) as error:
             limping = cls(None, Book(), venue, clock, limits)
-            limping._again = partial(cls.open, directory, venue, epoch, clock, limits)
+            limping._again = partial(cls._try, directory, venue, epoch, clock, limits)
             limping._fail(error)
             return limping
 
@@ -164,7 +165,15 @@ class Journal:
                 f"The journal has gone from {directory}.",
                 "Look whether the disk of the state directory is still mounted there.",
             )
-        return await cls.open(directory, venue, epoch, clock, limits)
+        return await cls._try(directory, venue, epoch, clock, limits)
+
+    @classmethod
+    async def _try(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
+        """As `open`; errors of the file system arrive as ours."""
+        try:
+            return await cls.open(directory, venue, epoch, clock, limits)
+        except OSError as error:
+            raise file_failed(directory, error) from error
 
     async def close(self) -> None:
         """Close the database; what was submitted and not yet committed is not acknowledged."""
@@ -225,6 +234,10 @@ class Journal:
     def on_reopen(self, call: Callable[[], None]) -> None:
         """Call `call` when the journal has been opened anew: what was read before may not be there any more."""
         self._on_reopen.append(call)
+
+    def keep_out(self, closed: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Hold `closed()` while the journal is opened anew: no other connection of this process may be open then."""
+        self._kept_out.append(closed)
 
     def spare(self, give: Callable[[bool], bool]) -> None:
         """Call `give` when a write that must go through finds the disk full (True), or may have failed of it (False);
@@ -409,12 +422,14 @@ class Journal:
                 await self.close()
             await asyncio.sleep(self._reopen_pause_s())
             try:
-                opened = await self._again()
+                async with AsyncExitStack() as stack:
+                    for closed in self._kept_out:
+                        await stack.enter_async_context(closed())
+                    self._adopt(await self._again())
             except NightsafeError as error:
                 self._fail(error)
                 self._spare(error.code == "disk_full")
                 continue
-            self._adopt(opened)
             await self._note_lived()
             log.info("journal_reopened", epoch=self._book.epoch, last=self._book.sequence, writable=self._writable)
 
