@@ -20,9 +20,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, SweepSide, Telling
+from agent.app.drain_side import DrainSide
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, SweepSide, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
+from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.drain.drainer import Drain
@@ -31,6 +33,7 @@ from agent.ingest.intake import Intake
 from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
+from agent.journal.reserve import Reserve
 from agent.journal.survey import Survey
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
@@ -47,8 +50,13 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.clock import ClockWatch
+from agent.upkeep.disk import Disk
+from agent.upkeep.retention import Retention
 from agent.upkeep.sweep import Sweep
+from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
+from agent.web.routes import Acts
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -97,9 +105,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        conditions = Conditions()
-        telling = Telling(conditions, clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
+        telling = Telling(Conditions(), clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -126,7 +133,6 @@ async def _compose(
     settings_file: Path,
     stack: AsyncExitStack,
     clock: Clock,
-    conditions: Conditions,
     telling: Telling,
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
@@ -137,9 +143,11 @@ async def _compose(
     def new_id() -> str:
         return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
 
-    journal = await Journal.open(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
+    reserve = Reserve(directory, settings.journal.reserve_bytes)
+    reserve.ease(settings.journal.checkpoint_bytes)
+    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
-    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.lineage)
+    reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
     survey = await Survey.open(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage)
     stack.push_async_callback(survey.close)
@@ -149,8 +157,10 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
-    drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
+    clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
+    drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
+    journal.on_reopen(drain.reached)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
@@ -178,15 +188,33 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale, sweep)
+    disk = Disk(
+        directory,
+        journal,
+        reserve,
+        Wear(directory),
+        press(journal, gate),
+        telling,
+        clock.boottime_s,
+        lambda: live.settings.journal,
+    )
+    journal.spare(disk.give)
+    retention = Retention(journal, lambda: live.settings.journal)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
     session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
+
+    async def adopt(actor: str, reason: str) -> None:
+        await journal.adopt(actor, reason)
+        drain.retry()
+
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, quarantine=quarantine)
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
     times = settings.runtime
@@ -197,6 +225,9 @@ async def _compose(
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
+        Entry(disk, vital=False, stop_s=times.stop_edges_s),
+        Entry(retention, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
@@ -224,6 +255,9 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.project_events,
         journal.cache_bytes,
         journal.bytes_max,
+        journal.checkpoint_bytes,
+        journal.reopen_first_s,
+        journal.reopen_max_s,
         journal.damaged_bytes_max,
     )
 
@@ -239,6 +273,9 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.partial_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
+        gate.keepalive_idle_s,
+        gate.keepalive_interval_s,
+        gate.keepalive_probes_max,
     )
 
 
@@ -257,4 +294,4 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
 
 def _venue(settings: Settings) -> Venue:
     venue = settings.venue
-    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at))

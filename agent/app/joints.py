@@ -1,22 +1,27 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
-from agent.core.errors import JournalDamaged, RecordDamaged, SettingsInvalid
+from agent.core.errors import SettingsInvalid, Transient
 from agent.core.events import Event
+from agent.core.facts import Condition
 from agent.core.instants import to_text
+from agent.core.pressure import Level
+from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.book import AGENT
-from agent.journal.reader import Reader, Stored
 from agent.journal.repair import Loss, Repaired
-from agent.journal.writer import Journal, Uploaded
+from agent.journal.writer import Journal
+from agent.lan.gate import Gate
+from agent.lan.session import Session
 from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.schema import Settings
@@ -34,8 +39,12 @@ class Telling:
 
     def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
         """The condition holds."""
-        if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
+        if self._conditions.hold(id, self._clock.boottime_s(), severity, title, text, hint):
             log.warning("condition_raised", condition=id, title=title)
+
+    def all(self) -> tuple[Condition, ...]:
+        """What holds, oldest first, each with its beginning as the wall clock is known now."""
+        return self._conditions.all(lambda at_s: to_text(self._clock.wall_ms_at(at_s)))
 
     def stage(self, stage: str, text: str | None) -> None:
         """A part of the box is down, or works again when `text` is None."""
@@ -89,27 +98,39 @@ class JournalConditions:
     def __init__(self, journal: Journal, telling: Telling) -> None:
         self._journal = journal
         self._telling = telling
-        self._seen = (0, True)
+        self._seen: tuple[int, bool, str] = (0, True, "")
 
     def look(self) -> None:
         """Called after each commit, so it only compares where nothing has changed."""
-        now = (self._journal.book.quarantined_count, self._journal.writable)
+        count, writable = self._journal.book.quarantined_count, self._journal.writable
+        now = (count, writable, "" if writable else self._why())
         if now == self._seen:
             return
         self._seen = now
-        count, writable = now
         if count:
             text = f"{count} events were refused and wait for a decision; nothing else is held up."
             hint = "See `nightsafe queue quarantine list`, then resubmit or dismiss each."
             self._telling.hold("quarantine", "warning", "Refused events", text, hint)
         else:
             self._telling.lift("quarantine")
-        if writable:
-            self._telling.lift("journal")
+        if now[2]:
+            self._telling.hold("journal", "critical", "Nothing can be stored", now[2], self._hint())
         else:
-            text = "Nothing can be stored right now, so no sale is acknowledged; the tills keep theirs."
-            hint = "Free space on the disk of the state directory, then look at the page again."
-            self._telling.hold("journal", "critical", "Nothing can be stored", text, hint)
+            self._telling.lift("journal")
+
+    def _why(self) -> str:
+        """What is wrong with the journal, in words; empty where only the room is short, which has its own condition."""
+        failure = self._journal.failure
+        if failure is None:
+            return ""
+        told = "so no sale is acknowledged; the tills keep theirs."
+        if isinstance(failure, Transient):
+            return f"{failure.text} Nothing can be stored right now, {told}"
+        return f"The disk of this box fails: {failure.text} Nothing can be stored, {told} It is tried again by itself."
+
+    def _hint(self) -> str:
+        failure = self._journal.failure
+        return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
     def repaired(self, done: Repaired) -> None:
         """Something on the disk had changed."""
@@ -180,6 +201,8 @@ class Lan:
     def __init__(self, intake: Intake, telling: Telling) -> None:
         self._intake = intake
         self._telling = telling
+        self._takeovers = Takeovers()
+        self._calm: dict[str, asyncio.TimerHandle] = {}
         self._receipts: Receipts
         self._gaps: Gaps
 
@@ -198,6 +221,28 @@ class Lan:
             "Check the device's settings: its user name and the name in its topic must be the same.",
         )
 
+    def taken_over(self, device: str, before: str, now: str) -> None:
+        """A device was let in while it was connected already; again and again means that there are two of it."""
+        loop = asyncio.get_running_loop()
+        if not self._takeovers.note(device, loop.time()):
+            return
+        log.warning("device_twice", device=device, before=before, now=now)
+        self._telling.hold(
+            f"device_twice:{device}",
+            "warning",
+            f"Two devices use the name {device}",
+            f"Two connections as {device} throw each other out, from {before} and from {now}. Nothing stored is lost.",
+            f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
+            "at the device's network.",
+        )
+        if device in self._calm:
+            self._calm[device].cancel()
+        self._calm[device] = loop.call_later(WINDOW_S, self._calmed, device)
+
+    def _calmed(self, device: str) -> None:
+        del self._calm[device]
+        self._telling.lift(f"device_twice:{device}")
+
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """A device asked for its event's own receipt."""
         self._receipts.answer(device, topic, correlation, item, outcome)
@@ -211,58 +256,23 @@ class Lan:
         self._gaps.heard(device, payload)
 
 
-class DrainSide:
-    """The journal as the drain needs it: its facts from the writer, its records from the reader."""
+class LanCounts:
+    """What the gate and the session have counted, as one: people look at the doors of the box, not at its parts."""
 
-    def __init__(self, journal: Journal, reader: Reader) -> None:
-        self._journal = journal
-        self._reader = reader
+    def __init__(self, gate: Gate, session: Session) -> None:
+        self._gate = gate
+        self._session = session
 
-    def epoch(self) -> str:
-        """The present stream."""
-        return self._journal.book.epoch
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; `connections` is how many there are now, the others only grow."""
+        return {**self._gate.counts(), **self._session.counts()}
 
-    def base(self) -> int:
-        """The position before the stream's first record."""
-        return self._journal.book.base
 
-    def last(self) -> int:
-        """The last durable sequence."""
-        return self._journal.book.committed - self._journal.book.base
+def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:
+    """Who is told how short room is."""
 
-    def cursor(self) -> int:
-        """Position of the last record that the cloud has."""
-        return self._journal.book.cursor
+    def tell(level: Level) -> None:
+        journal.press(level)
+        gate.shedding = level >= Level.SHED
 
-    def safe(self) -> int:
-        """Position up to which the cloud calls everything safe."""
-        return self._journal.book.safe
-
-    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
-        """Records behind a position. Where the file itself cannot be read there, it is built anew, at once."""
-        try:
-            return await self._reader.batch(after, records_max, bytes_max)
-        except JournalDamaged as damaged:
-            if damaged.code == "journal_corrupt":
-                self._journal.demand_rebuild(damaged.text, now=True)
-            raise
-
-    async def repair(self, position: int) -> bool:
-        """Mend the record at a position or set it aside, after RecordDamaged. True when there was something to do."""
-        if await self._journal.repair(position):
-            return True
-        try:
-            await self._reader.batch(position - 1, 1, 1)
-        except RecordDamaged as damaged:
-            if damaged.position == position:  # sound where it is looked up, damaged where it is read in order
-                self._journal.demand_rebuild(f"the record at position {position} reads in two ways", now=True)
-        return False
-
-    async def rechash(self, position: int) -> bytes | None:
-        """The seal of one record."""
-        return await self._reader.rechash(position)
-
-    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        """The cloud has these records."""
-        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
+    return tell

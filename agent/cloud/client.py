@@ -7,7 +7,6 @@ errors. Never decides what happens next, and never sends a token to anything but
 import asyncio
 import email.utils
 import ssl
-import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from agent.cloud.lookup import Lookup
 from agent.cloud.probe import outcome_of, words_of
 from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
 from agent.core.errors import Transient
+from agent.core.lineage import Stream
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -29,6 +29,8 @@ T = TypeVar("T")
 GZIP_LEVEL: Final = 1
 """Speed before size: level 1 already makes a fifth of JSON."""
 
+
+JSON_HEADERS: Final = {"Content-Type": wire.JSON_TYPE}
 
 PLAIN_STATUSES: Final = frozenset({401, 413, 429, 500, 502, 503, 504})
 """What a server or a proxy before the cloud says of itself, so that it counts without a problem body."""
@@ -136,10 +138,34 @@ class Client:
         """The stream as the cloud has it. Raises CloudRefused (404 when it has none) and Transient."""
         return _state(await self._ask("GET", f"/{epoch}", wire.StreamAnswer))
 
-    async def open_stream(self, epoch: str, reason: str) -> StreamState:
-        """Open the stream, bound to this process."""
-        body = msgspec.json.encode({"epoch": epoch, "parent": None, "instance": self._instance, "reason": reason})
-        return _state(await self._ask("POST", "", wire.StreamAnswer, body, {"Content-Type": wire.JSON_TYPE}))
+    async def open_stream(self, stream: Stream) -> StreamState:
+        """Open the stream, bound to this process: the last caller wins."""
+        parent = stream.parent
+        body = {
+            "epoch": stream.epoch,
+            "parent": parent and {"epoch": parent.epoch, "sequence": parent.sequence, "rechash": parent.rechash.hex()},
+            "instance": self._instance,
+            "reason": stream.reason,
+        }
+        return _state(await self._ask("POST", "", wire.StreamAnswer, msgspec.json.encode(body), JSON_HEADERS))
+
+    async def hash_at(self, epoch: str, sequence: int) -> bytes | None:
+        """The rechash that the cloud has at `sequence`; None where it has no record there."""
+        try:
+            answer = await self._ask("GET", f"/{epoch}/hash?at={sequence}", wire.HashAnswer)
+        except CloudRefused as refused:
+            if refused.refusal.kind == "urn:nightsafe:no-record":
+                return None
+            raise
+        return bytes.fromhex(answer.rechash)
+
+    async def put_hole(
+        self, epoch: str, first: int, last: int, prevhash: bytes, rechash: bytes, reason: str
+    ) -> StreamState:
+        """Declare records that this box no longer has. Raises CloudRefused and Transient."""
+        body = msgspec.json.encode({"reason": reason, "prevhash": prevhash.hex(), "rechash": rechash.hex()})
+        headers = {**JSON_HEADERS, wire.INSTANCE_HEADER: self._instance}
+        return _state(await self._ask("PUT", f"/{epoch}/holes/{first}-{last}", wire.StreamAnswer, body, headers))
 
     async def prepare(self, epoch: str, records: Sequence[Stored], *, gzip: bool, base64: bool) -> Batch:
         """Encode a batch, off the loop."""
@@ -196,7 +222,8 @@ class Client:
                 content_type = response.headers.get("Content-Type")
                 if 200 <= response.status < 300:
                     return wire.read_answer(kind, content_type, answer)
-                raise CloudRefused(_refusal(response.status, response.headers.get("Retry-After"), content_type, answer))
+                asked_s = retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
+                raise CloudRefused(_refusal(response.status, asked_s, content_type, answer))
         except TimeoutError as error:
             raise Transient("timeout", "The cloud did not answer in time.", "It is asked again by itself.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -225,9 +252,8 @@ def _state(answer: wire.StreamAnswer) -> StreamState:
     )
 
 
-def _refusal(status: int, retry_after: str | None, content_type: str | None, body: bytes) -> Refusal:
+def _refusal(status: int, asked_s: float | None, content_type: str | None, body: bytes) -> Refusal:
     """An error answer; one without a problem body still has its status."""
-    asked_s = _retry_after_s(retry_after)
     try:
         problem = wire.read_problem(content_type, body)
     except wire.NotAnAnswer as error:
@@ -245,17 +271,22 @@ def _refusal(status: int, retry_after: str | None, content_type: str | None, bod
         limits.records if limits else None,
         limits.bytes if limits else None,
         asked_s,
+        problem.successor,
     )
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read."""
+def retry_after_s(value: str | None, date: str | None) -> float | None:
+    """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read.
+
+    A date is held against the answer's own Date, never against this box's clock, which may be wrong by years.
+    """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        until, said = (email.utils.parsedate_to_datetime(one or "").timestamp() for one in (text, date))
+        return max(0.0, until - said)
     except (ValueError, OverflowError, TypeError):
         return None

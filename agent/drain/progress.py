@@ -15,6 +15,46 @@ log = structlog.get_logger()
 
 RATE_WINDOW_S = 5.0
 """Time over which the rate is averaged."""
+_COPY_HINT = (
+    "If this box's disk or card was restored or exchanged, nothing is to be done. If a copy of it may run elsewhere, "
+    "find it and switch it off. Tell support either way."
+)
+FORKS = {
+    "restored": (
+        "This box's data were restored or damaged",
+        "The end of this box's records was missing when it started; record {common} is the last that it shares with "
+        "the cloud, which has {beyond} later ones.",
+        _COPY_HINT,
+    ),
+    "beyond": (
+        "An older copy of this box's data was put back",
+        "The cloud has {beyond} records of this box that the box itself does not know any more; record {common} is the "
+        "last that both have.",
+        _COPY_HINT,
+    ),
+    "parted": (
+        "This box's records and the cloud's have parted",
+        "Behind record {common} the cloud has {beyond} records under this box's identity that are not this box's.",
+        _COPY_HINT,
+    ),
+    "conflict": (
+        "The cloud has other records than this box",
+        "The cloud refused this box's records behind record {common} because it has others in their place.",
+        _COPY_HINT,
+    ),
+    "closed": (
+        "The cloud has closed this box's epoch",
+        "The cloud's operator closed the epoch behind record {common}.",
+        "Nothing is to be done at the venue; support may want to know.",
+    ),
+    "adopted": (
+        "This box uploads again",
+        "A person decided that this box goes on by itself; record {common} is the last that it shares with the other "
+        "copy, which has uploaded {beyond} more.",
+        "Make sure that the other copy stays switched off.",
+    ),
+}
+"""What people are told when uploading goes on in a new epoch, by cause: title, words, what to do."""
 CONDITIONS = ("drain_held", "cloud_auth", "record_stuck")
 """What does not hold any more once something goes through."""
 
@@ -29,8 +69,10 @@ class Progress:
         self.error: NightsafeError | None = None
         self._uploaded_count = 0
         self._rejected_count = 0
-        self._last_success_at: str | None = None
-        self._next_attempt_at: str | None = None
+        self._exchanges_count = 0
+        self._failures_count = 0
+        self._last_success_s: float | None = None
+        self._next_attempt_s: float | None = None
         self._points: list[tuple[float, int]] = []
 
     def facts(self, batch_records: int) -> DrainFacts:
@@ -41,15 +83,22 @@ class Progress:
             batch_records=batch_records,
             uploaded_count=self._uploaded_count,
             rejected_count=self._rejected_count,
-            last_success_at=self._last_success_at,
+            last_success_at=self._told(self._last_success_s),
             error_code=self.error.code if self.error else None,
             error_text=self.error.text if self.error else None,
-            next_attempt_at=self._next_attempt_at,
+            next_attempt_at=self._told(self._next_attempt_s),
+            exchanges_count=self._exchanges_count,
+            failures_count=self._failures_count,
         )
+
+    def _told(self, at_s: float | None) -> str | None:
+        """An instant of boottime as the wall clock is known now."""
+        return to_text(self._clock.wall_ms_at(at_s)) if at_s is not None else None
 
     def exchanged(self) -> None:
         """The cloud has answered well."""
-        self._last_success_at = to_text(self._clock.wall_ms())
+        self._exchanges_count += 1
+        self._last_success_s = self._clock.boottime_s()
 
     def uploaded(self, count: int) -> None:
         """The cloud has so many records more."""
@@ -84,6 +133,13 @@ class Progress:
             "Tell the cloud's operator: it may have been restored from a backup. Nothing is lost here.",
         )
 
+    def forked(self, why: str, common: int, beyond: int) -> None:
+        """Uploading goes on under a new epoch; people are told why, in words."""
+        title, text, hint = FORKS[why]
+        text = text.format(common=common, beyond=beyond)
+        text += " Uploading goes on in a new epoch: nothing was overwritten, and every record goes up once."
+        self._telling.hold("forked", "warning", title, text, hint)
+
     def failed(self, state: SyncState, error: NightsafeError, pause_s: float) -> None:
         """An attempt failed; the next one comes in `pause_s` seconds."""
         new = self.error is None or self.error.code != error.code
@@ -91,7 +147,8 @@ class Progress:
         tell("drain_failed", code=error.code, reason=error.text, again_in_s=round(pause_s, 3))
         self.state = state
         self.error = error
-        self._next_attempt_at = to_text(self._clock.wall_ms() + int(pause_s * 1000))
+        self._failures_count += 1
+        self._next_attempt_s = self._clock.boottime_s() + pause_s
 
     def recovered(self) -> None:
         """Something went through, or nothing is left to send: no failure stands any more."""
@@ -101,7 +158,7 @@ class Progress:
         for condition in CONDITIONS:
             self._telling.lift(condition)
         self.error = None
-        self._next_attempt_at = None
+        self._next_attempt_s = None
 
     def _rate_per_s(self) -> float:
         now_s = self._clock.boottime_s()

@@ -34,6 +34,8 @@ class DeviceCopy(msgspec.Struct, frozen=True, array_like=True):
     uploaded_count: int
     uploaded_bytes: int
     last_ms: int | None
+    last_uptime_ms: int | None = None
+    last_boot: int | None = None
 
 
 class CountingCopy(msgspec.Struct, frozen=True, array_like=True):

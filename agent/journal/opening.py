@@ -55,6 +55,8 @@ class Limits(Protocol):
     @property
     def bytes_max(self) -> int: ...
     @property
+    def checkpoint_bytes(self) -> int: ...
+    @property
     def damaged_bytes_max(self) -> int: ...
 
 
@@ -100,7 +102,10 @@ class Opening:
         return await asyncio.to_thread(salvage.run, self._directory, terms, why)
 
     async def _open(self) -> Opened:
-        database = await Database.open_writer(self._directory, self._limits.cache_bytes, self._limits.bytes_max)
+        limits = self._limits
+        database = await Database.open_writer(
+            self._directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes
+        )
         mark, names = marks.read(self._directory), copies.read(self._directory)
         mark = mark if mark is not None and mark.venue == self._venue else None
         try:
@@ -186,7 +191,7 @@ class Opening:
         clock = self._clock
         wall_ms = clock.wall_ms()
         boot = book.boot(connection, clock.boot_id())
-        stamp = Stamp(wall_ms, clock.uptime_ms(), boot, int(clock.synced()), to_text(wall_ms))
+        stamp = Stamp(wall_ms, clock.uptime_ms(), boot, int(clock.synced()), to_text(wall_ms), book.lived.total_s)
         place = Place(self._directory, self._venue, stamp, self._limits.damaged_bytes_max)
         start = Repaired(repair.REASON, notes=tuple(wrong))
         if past in ("same", "unknown") or mark is None:
@@ -217,7 +222,7 @@ def _originals(cases: list[Case]) -> list[tuple[Case, Mended | None]]:
 def _create(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
     connection.execute("begin immediate")
     connection.execute(SQL["create_journal"], (venue, wall_ms))
-    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created"))
+    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created", None))
     connection.execute("commit")
     log.info("journal_created", venue=venue, epoch=epoch)
 

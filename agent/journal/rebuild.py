@@ -164,8 +164,9 @@ class Rebuild:
         if not self._streams_count():
             for one in names.lineage().all():
                 parent = one.parent or (None, None, None)
-                values = (one.epoch, one.base, one.origin, *parent, one.reason)
-                run(SQL["open_stream"], values)
+                run(SQL["open_stream"], (one.epoch, one.base, one.origin, *parent, one.reason, one.sealed))
+                if one.fenced:
+                    run(SQL["write_fenced"], (one.epoch,))
         same = read_lineage(self._new).named(names.lineage().present.epoch) is not None
         if not same:
             return
@@ -183,9 +184,9 @@ class Rebuild:
         run, mark = self._new.execute, self._mark
         if not self._streams_count():
             if mark is not None and mark.venue == self._terms.venue:
-                run(SQL["open_stream"], (mark.epoch, mark.base, mark.origin, None, None, None, "created"))
+                run(SQL["open_stream"], (mark.epoch, mark.base, mark.origin, None, None, None, "created", None))
             else:
-                run(SQL["open_stream"], (self._terms.epoch, 0, chain.ORIGIN, None, None, None, "restored"))
+                run(SQL["open_stream"], (self._terms.epoch, 0, chain.ORIGIN, None, None, None, "restored", None))
                 self._unread.append("the epoch")
         if run(SQL["read_journal"]).fetchone() is None:
             run(SQL["create_journal"], (self._terms.venue, self._terms.wall_ms))
@@ -357,6 +358,7 @@ class Rebuild:
             book.boot(self._new, self._terms.boot),
             int(self._terms.synced),
             to_text(self._terms.wall_ms),
+            book.lived.total_s,
         )
         done = Repaired(why, tuple(self._mended), tuple(lost), (), unnamed, kept_in, self._notes())
         place = Place(directory, self._terms.venue, stamp, self._terms.bytes_max)

@@ -19,13 +19,14 @@ from agent.core.arrivals import Gap, Own, Tally
 from agent.core.mend import UNKNOWN_BOOT, Around, Mended, Row, beside_holds, sound
 from agent.journal import book as books
 from agent.journal.aside import keep_row
-from agent.journal.book import Book, EpochBook
+from agent.journal.book import Book, EpochBook, Moment
 from agent.journal.database import SQL, corrupt
 from agent.journal.fold import Fold, Stamp
 
 log = structlog.get_logger()
 
 REASON: Final = "records on the disk had changed"
+NEVER: Final = Moment(0, 0, 0)
 NAMED_MAX: Final = 500
 """Ranges and positions that one record names; it counts the rest."""
 
@@ -229,7 +230,7 @@ def _discount(connection: sqlite3.Connection, book: Book, removed: Sequence[_Rem
         if one.sequence is not None:
             counting.tally.expect(one.sequence)
         if not blind and one.position > book.watermark:
-            books.note_stored(counting, one.sequence, device.last_ms or 0, one.size)
+            books.note_stored(counting, one.sequence, device.last or NEVER, one.size)
         if one.position <= book.cursor:
             continue
         if not blind:
@@ -253,7 +254,7 @@ def recount(connection: sqlite3.Connection, book: Book) -> None:
     for row, sequence, size in connection.execute(SQL["read_kept_behind"], (book.cursor,)):
         found = book.epochs.get(row)
         if found is not None:
-            books.note_stored(found, sequence, found.device.last_ms or 0, size)
+            books.note_stored(found, sequence, found.device.last or NEVER, size)
 
 
 def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: Repaired) -> Repaired:
@@ -261,7 +262,7 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     fold = Fold(connection, book, place.venue, place.stamp)
     holes = list(_unopened(book))
     for counting, hole in holes:
-        fold.reopen(counting, hole)
+        fold.note_gap(counting, hole)
     named = [Loss(counting.device.name, counting.epoch, *hole) for counting, hole in holes]
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
     done = done._replace(lost=(*done.lost, *named), unnamed=max(0, done.unnamed - count))
@@ -272,8 +273,7 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     for counting in book.touched:
         counting.device.recent = {}
     book.touched = set()
-    oldest = connection.execute(SQL["read_recorded"], (book.cursor,)).fetchone()
-    book.oldest_ms = oldest[0] if oldest else None
+    book.oldest = books.read_oldest(connection, book.cursor)
     for counting in book.epochs.values():
         counting.settle()
     return done
@@ -283,7 +283,7 @@ def _unopened(book: Book) -> list[tuple[EpochBook, Gap]]:
     """Holes, or parts of them, that no open gap stands for."""
     found: list[tuple[EpochBook, Gap]] = []
     for counting in book.epochs.values():
-        opened = list(counting.open_gaps)
+        opened = [hole.gap for hole in counting.open_holes]
         for hole in counting.tally.gaps():
             first = hole.first
             for gap in opened:

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from agent.core.arrivals import TOLD_MAX
+
 Reload = Literal["live", "restart", "never"]
 """When a changed value takes effect: at once, at the next start, or never for an existing journal."""
 
@@ -119,7 +121,13 @@ class VenueSettings(Section, frozen=True):
     name: Annotated[str, live("What people call the venue.", min_length=1, max_length=200)]
     location: Annotated[str, live("Location id that support asks for.", min_length=1, max_length=200)]
     contact_email: Annotated[str, live("Who at the venue gets letters; empty for nobody.")] = ""
-    timezone: Annotated[str, live("Time zone of the trading times, by its tz database name.")] = "UTC"
+    timezone: Annotated[
+        str, live("Time zone of the trading times and of the business day, by its tz database name.")
+    ] = "UTC"
+    day_starts_at: Annotated[
+        str,
+        live('Time of day, "HH:MM", at which a business day begins.', pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"),
+    ] = "05:00"
     trading: Annotated[
         Mapping[str, tuple[str, ...]],
         live('Trading times: weekday to a list of "HH:MM-HH:MM", which may run past midnight.'),
@@ -168,6 +176,14 @@ class GateSettings(Section, frozen=True):
     linger_s: Annotated[
         float, restart("Time a closing connection has to take what was already written to it.", ge=0, le=60)
     ] = 5.0
+    keepalive_idle_s: Annotated[
+        int, restart("Silence of a device after which TCP itself asks whether it is still there.", ge=1, le=3_600)
+    ] = 30
+    keepalive_interval_s: Annotated[int, restart("Time that the device has to answer that.", ge=1, le=600)] = 10
+    keepalive_probes_max: Annotated[
+        int,
+        restart("So often it is asked in vain; then it is gone, as when it takes nothing for this long.", ge=1, le=100),
+    ] = 3
 
 
 class DeviceSettings(Section, frozen=True):
@@ -225,8 +241,49 @@ class JournalSettings(Section, frozen=True):
     cache_bytes: Annotated[int, restart("SQLite's page cache, in bytes.", ge=1_048_576, le=1_073_741_824)] = 8_388_608
     keep_days: Annotated[int, live("Days that a record stays after the cloud called it safe.", ge=1, le=3_650)] = 30
     bytes_max: Annotated[
-        int, restart("Size of the journal at which nothing more is stored.", ge=16_777_216, le=1_000_000_000_000)
+        int, restart("Size of the journal at which nothing more is stored.", ge=4_194_304, le=1_000_000_000_000)
     ] = 8_000_000_000
+    checkpoint_bytes: Annotated[
+        int,
+        restart(
+            "Size of the write-ahead log at which it is copied into the database; smaller for a small disk.",
+            ge=262_144,
+            le=268_435_456,
+        ),
+    ] = 8_388_608
+    reserve_bytes: Annotated[
+        int,
+        restart(
+            "Room kept for the drain and deletions on a full disk, as a file; at least checkpoint_bytes.",
+            ge=262_144,
+            le=1_073_741_824,
+        ),
+    ] = 33_554_432
+    shed_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which QoS 0 and the box's own telemetry are not taken any more.",
+            ge=524_288,
+            le=1_000_000_000_000,
+        ),
+    ] = 268_435_456
+    refuse_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which nothing of devices is taken any more; at least reserve_bytes.",
+            ge=262_144,
+            le=1_000_000_000_000,
+        ),
+    ] = 67_108_864
+    reopen_first_s: Annotated[
+        float, restart("Pause before a journal that failed is opened anew; doubles each time.", ge=0.01, le=60)
+    ] = 1.0
+    reopen_max_s: Annotated[float, restart("The longest such pause.", gt=0, le=600)] = 30.0
+    delete_interval_s: Annotated[
+        float, live("How often records whose days are over are looked for.", gt=0, le=86_400)
+    ] = 60.0
+    delete_records_max: Annotated[int, live("Records that one step deletes.", ge=1, le=200)] = 200
+    delete_pause_s: Annotated[float, live("Pause between two such steps.", ge=0.01, le=60)] = 0.1
     sweep_records_per_s: Annotated[
         int, live("Records a second that are read in the background, to find damage early.", ge=1, le=100_000)
     ] = 200
@@ -251,8 +308,8 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
-    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=1_000)] = 100
-    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=1_000)] = 100
+    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
+    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     excerpt_bytes_max: Annotated[
         int, restart("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
     ] = 4_096
@@ -299,14 +356,29 @@ class DrainSettings(Section, frozen=True):
 class UplinkSettings(Section, frozen=True):
     """Telling whether the cloud can be reached; for people and pacing only."""
 
-    probe_interval_s: Annotated[float, live("Time between two probes while nothing is uploaded.", ge=1, le=3_600)] = (
-        10.0
-    )
+    probe_interval_s: Annotated[
+        float,
+        live(
+            'Longest time between two probes while nothing is uploaded. From a dead link to "offline" it takes at most '
+            "this, the longer of probe_timeout_s and offline_debounce_s, and 1.5 s: 14 s unless changed.",
+            ge=1,
+            le=3_600,
+        ),
+    ] = 2.5
     probe_timeout_s: Annotated[float, live("Time for one probe.", gt=0, le=60)] = 5.0
     offline_debounce_s: Annotated[
-        float, live('How long a failure lasts before people read "offline".', ge=0, le=600)
+        float,
+        live('How long a failure lasts, from the start of its probe, before people read "offline".', ge=0, le=600),
     ] = 10.0
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30
+
+
+class ClockSettings(Section, frozen=True):
+    """The box's own clock. Nothing but times on records and pages depends on it."""
+
+    unsynced_notice_s: Annotated[
+        float, live("How long the clock is not synchronised before people are told.", ge=0, le=86_400)
+    ] = 300.0
 
 
 class WebSettings(Section, frozen=True):
@@ -409,6 +481,7 @@ class Settings(Section, frozen=True):
     intake: IntakeSettings = msgspec.field(default_factory=IntakeSettings)
     drain: DrainSettings = msgspec.field(default_factory=DrainSettings)
     uplink: UplinkSettings = msgspec.field(default_factory=UplinkSettings)
+    clock: ClockSettings = msgspec.field(default_factory=ClockSettings)
     web: WebSettings = msgspec.field(default_factory=WebSettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)

@@ -2,6 +2,9 @@
 
 Probes only while uploads bring no news of their own. Never decides what evidence means, and nobody waits for it: a
 probe in flight delays neither recording nor uploading.
+
+From a dead link to an "offline" that people read it takes at most `offline_within_s`: the pause since the last news,
+and the debounce, which runs from the failed probe's beginning; news, due probe and debounce are each seen a look later.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ import structlog
 
 from agent.core import uplink as machine
 from agent.core.facts import DrainFacts, UplinkFacts
-from agent.core.instants import to_ms, to_text
+from agent.core.instants import to_text
 from agent.core.uplink import ProbeResult, Reading, Uplink
 
 log = structlog.get_logger()
@@ -21,17 +24,15 @@ log = structlog.get_logger()
 LOOK_INTERVAL_S: Final = 0.5
 """How often the drain's results and the debounce are looked at, in seconds."""
 PROBE_JITTER: Final = 0.2
-"""Each pause between two probes is up to this share shorter or longer, so that venues do not probe in step."""
+"""Each pause between two probes is up to this share shorter, never longer, so that venues do not probe in step."""
 CONFIRM_INTERVAL_S: Final = 3.0
 """Longest pause between probes while an offline is fresh and people do not read it yet, in seconds."""
 CHANGES_MAX: Final = 1_000
 """So many raw changes are kept in order."""
-CLOCK_STEP_MS: Final = 2_000
-"""A wall clock that was set by more than this makes `since` be told anew, in milliseconds."""
 
 
-Failure = tuple[str, str | None] | None
-"""A failed upload that stands: its code and when the next attempt is due."""
+Failure = tuple[str, int] | None
+"""A failed upload that stands: its code, and its number."""
 
 
 class Probe(Protocol):
@@ -47,10 +48,10 @@ class Drain(Protocol):
 
 
 class Clock(Protocol):
-    """Boottime for order and pauses, wall time for people."""
+    """Boottime for order and pauses, and what it is in wall time for people."""
 
     def boottime_s(self) -> float: ...
-    def wall_ms(self) -> int: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
 
 
 class Limits(Protocol):
@@ -62,6 +63,11 @@ class Limits(Protocol):
     def probe_timeout_s(self) -> float: ...
     @property
     def offline_debounce_s(self) -> float: ...
+
+
+def offline_within_s(limits: Limits) -> float:
+    """Longest time from a dead link until people read "offline", in seconds, while nothing is uploaded."""
+    return limits.probe_interval_s + max(limits.probe_timeout_s, limits.offline_debounce_s) + 3 * LOOK_INTERVAL_S
 
 
 class Monitor:
@@ -85,12 +91,13 @@ class Monitor:
         self._reached = reached
         self._uplink = machine.start(clock.boottime_s())
         self._facts = self._told(self._uplink.shown)
-        self._success_at: str | None = None
+        self._exchanges_count = 0
         self._failure: Failure = None
         self._news_s = 0.0
         self._jitter = 0.0
         self._probe_now = asyncio.Event()
         self._probe_now.set()
+        self._asking: asyncio.Timeout | None = None
         self._listeners: list[Callable[[], None]] = []
         self._changes: deque[Reading] = deque([self._uplink.raw], maxlen=CHANGES_MAX)
 
@@ -109,7 +116,7 @@ class Monitor:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Watch until `stop`; a probe in flight is abandoned then."""
         # What the drain reached before says nothing about now.
-        self._success_at = self._drain.facts().last_success_at
+        self._exchanges_count = self._drain.facts().exchanges_count
         async with asyncio.TaskGroup() as group:
             watchers = (
                 group.create_task(self._keep_looking(), name="uplink-look"),
@@ -130,11 +137,12 @@ class Monitor:
         facts, at_s, limits = self._drain.facts(), self._clock.boottime_s(), self._limits()
         debounce_s = limits.offline_debounce_s
         failure = _standing_failure(facts)
-        if facts.last_success_at != self._success_at:
-            self._success_at = facts.last_success_at
+        if facts.exchanges_count != self._exchanges_count:
+            self._exchanges_count = facts.exchanges_count
             self._news_s = at_s
             heard = machine.upload_succeeded if failure is None else machine.upload_answered
             self._adopt(heard(self._uplink, at_s, debounce_s))
+            self._abandon_probe()
         if failure != self._failure:
             self._failure = failure
             self._adopt(_with_failure(self._uplink, failure, at_s, debounce_s))
@@ -148,16 +156,32 @@ class Monitor:
         """How long no news is good enough: shorter while an offline is fresh and people do not read it yet."""
         shown_late = self._uplink.raw.state != self._uplink.shown.state
         wanted_s = min(interval_s, CONFIRM_INTERVAL_S) if shown_late else interval_s
-        return wanted_s * (1 + self._jitter)
+        return wanted_s * (1 - self._jitter)
 
     async def _keep_probing(self) -> None:
         while True:
             await self._probe_now.wait()
             began_s = self._clock.boottime_s()
-            result = await self._probe.ask(self._limits().probe_timeout_s)
+            try:
+                async with asyncio.timeout(None) as self._asking:
+                    result = await self._probe.ask(self._limits().probe_timeout_s)
+            except TimeoutError:
+                continue
+            finally:
+                self._asking = None
             self._take_probe(result, began_s)
-            self._jitter = PROBE_JITTER * (2 * self._chance() - 1)
+            self._jitter = PROBE_JITTER * self._chance()
             self._probe_now.clear()
+
+    def _abandon_probe(self) -> None:
+        """The cloud has just answered an upload, which outweighs a probe that began before: the pause begins anew.
+
+        Waiting for it would put off the next one, whose failure will count.
+        """
+        self._probe_now.clear()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.reschedule(asyncio.get_running_loop().time())
 
     def _take_probe(self, result: ProbeResult, began_s: float) -> None:
         at_s = self._news_s = self._clock.boottime_s()
@@ -172,7 +196,7 @@ class Monitor:
             self._changes.append(uplink.raw)
             log.debug("uplink_evidence_changed", state=uplink.raw.state, cause=uplink.raw.cause)
         facts = self._told(uplink.shown)
-        if uplink.shown == before.shown and abs(to_ms(facts.since) - to_ms(self._facts.since)) < CLOCK_STEP_MS:
+        if facts == self._facts:
             return
         self._facts = facts
         if uplink.shown != before.shown:
@@ -181,9 +205,9 @@ class Monitor:
             listener()
 
     def _told(self, shown: Reading) -> UplinkFacts:
-        """`shown` with its beginning in wall time, as the wall clock is set now."""
-        ago_ms = round((self._clock.boottime_s() - shown.since_s) * 1000)
-        return UplinkFacts(state=shown.state, cause=shown.cause, since=to_text(self._clock.wall_ms() - ago_ms))
+        """`shown` with its beginning in wall time, as the wall clock is known now."""
+        since = to_text(self._clock.wall_ms_at(shown.since_s))
+        return UplinkFacts(state=shown.state, cause=shown.cause, since=since)
 
     def _log_change(self, before: Reading, now: Reading) -> None:
         if now.state == "online":
@@ -195,10 +219,10 @@ class Monitor:
 
 
 def _standing_failure(facts: DrainFacts) -> Failure:
-    """The failed attempt that stands, told from the next one by its time; None when nothing is left to send."""
+    """The failed attempt that stands, told from the next one by its number; None when nothing is left to send."""
     if facts.state == "idle" or facts.error_code is None:
         return None
-    return facts.error_code, facts.next_attempt_at
+    return facts.error_code, facts.failures_count
 
 
 def _with_failure(uplink: Uplink, failure: Failure, at_s: float, debounce_s: float) -> Uplink:

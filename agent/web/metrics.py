@@ -12,13 +12,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from agent.core.facts import SyncState, UplinkState
+from agent.core.facts import DiskLevel, SyncState, UplinkState
 from agent.core.instants import to_ms
-from agent.core.status import DeviceStatus, Snapshot
+from agent.core.status import DeviceStatus, DiskStatus, Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 _NOT_IN_NAMES = re.compile("[^a-z0-9_]")
+_GATE_NOW: Final = {"connections": "open_connections"}
+"""What the gate says of this moment, and its name here; all else that it counts only grows."""
 
 
 class Metrics(Collector):
@@ -74,7 +76,26 @@ def _venue(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_attentions", "Conditions that need a person.", sum(c.attention for c in details.conditions))
     yield _gauge("nightsafe_disk_total_bytes", "Size of the state directory's disk.", details.disk.total_bytes)
     yield _gauge("nightsafe_disk_free_bytes", "Free on that disk.", details.disk.free_bytes)
+    yield _gauge("nightsafe_clock_synced", "1 while the kernel calls the clock synchronised.", details.clock.synced)
+    yield from _disk(details.disk)
     yield _gauge("nightsafe_uptime_seconds", "Age of the agent's process.", details.uptime_s)
+
+
+def _disk(disk: DiskStatus) -> Iterator[Metric]:
+    yield _states("nightsafe_disk_level", "1 at the level of what is taken.", get_args(DiskLevel), disk.level)
+    yield _gauge("nightsafe_journal_bytes", "Bytes of the journal that hold something.", disk.journal_bytes)
+    yield _gauge("nightsafe_journal_max_bytes", "Size at which nothing more is stored.", disk.journal_bytes_max)
+    yield _gauge("nightsafe_disk_reserve_kept", "1 while the reserve is there.", disk.reserve_kept)
+    yield _counter("nightsafe_records_shed", "Records of the box's own left out for want of room.", disk.shed_count)
+    if disk.hours_until_full is not None:
+        text = "Time until the disk is full at the present rate."
+        yield _gauge("nightsafe_disk_full_seconds", text, disk.hours_until_full * 3600)
+    if disk.wear_used_percent is not None:
+        yield _gauge(
+            "nightsafe_disk_wear_ratio", "Share of the device's life that is used.", disk.wear_used_percent / 100
+        )
+    if disk.wear_days_left is not None:
+        yield _gauge("nightsafe_disk_wear_seconds", "Estimate of the device's life left.", disk.wear_days_left * 86_400)
 
 
 def _journal(snapshot: Snapshot) -> Iterator[Metric]:
@@ -97,11 +118,13 @@ def _journal(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _gate(snapshot: Snapshot) -> Iterator[Metric]:
-    """The gate's own counters; a name that ends in `_total` only ever grows."""
+    """What the gate and the session behind it have counted; whatever only grows ends in `_total`."""
     for key, value in sorted(snapshot.details.gate.items()):
-        name = "nightsafe_gate_" + _NOT_IN_NAMES.sub("_", key.lower())
-        make = _counter if name.endswith("_total") else _gauge
-        yield make(name.removesuffix("_total"), "The gate's own count.", value)
+        if now := _GATE_NOW.get(key):
+            yield _gauge(f"nightsafe_gate_{now}", "As it is now.", value)
+        else:
+            name = _NOT_IN_NAMES.sub("_", key.lower().removesuffix("_total"))
+            yield _counter(f"nightsafe_gate_{name}", "Counted since the start.", value)
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
@@ -109,6 +132,11 @@ def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
         ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
         ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),
         ("nightsafe_device_gaps", "Holes in the device's counting.", lambda one: len(one.gaps)),
+        (
+            "nightsafe_device_lost_events",
+            "Events that the device had counted and cannot deliver.",
+            lambda one: one.lost_events,
+        ),
         ("nightsafe_device_refused_events", "Refused events of the device.", lambda one: one.refused),
     ]
     for name, text, figure in gauges:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -138,6 +139,18 @@ async def test_A2_1_the_page_shows_the_sentence_the_progress_and_every_device(
     assert 'value="0.7"' in page
     assert "till-1" in page
     assert "till-2" in page
+
+
+async def test_A3_7_the_page_says_in_words_what_a_device_did_not_deliver_and_what_is_lost(
+    url: str, box: Box, session: aiohttp.ClientSession
+) -> None:
+    lost = (("<b>", 4, 6),)
+    box.devices = (msgspec.structs.replace(box.devices[0], complete=3, gaps=((17, 19),), lost_count=3, lost=lost),)
+    async with session.get(url) as answer:
+        page = await answer.text()
+    assert "till-1 has not delivered its events 17 to 19: it is asked for them." in page
+    assert "till-1 has lost 3 events: events 4 to 6 of epoch &lt;b&gt;." in page
+    assert "business date 2026-11-22" in page
 
 
 async def test_what_others_wrote_is_shown_as_text(url: str, box: Box, session: aiohttp.ClientSession) -> None:
@@ -389,17 +402,27 @@ async def test_metrics_are_one_scrape_of_the_same_snapshot(url: str, box: Box, s
         assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         text = await answer.text()
     found: dict[tuple[str, tuple[str, ...]], float] = {}
-    for family in text_string_to_metric_families(text):
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
         for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total")
             found[sample.name, tuple(sample.labels.values())] = sample.value
+    assert {family.name for family in families if family.name.startswith("nightsafe_gate_")} == {
+        "nightsafe_gate_events",
+        "nightsafe_gate_connections",
+        "nightsafe_gate_open_connections",
+        "nightsafe_gate_odd_name",
+    }
     assert all(name.startswith("nightsafe_") for name, _ in found)
     assert found["nightsafe_pending_records", ()] == 3
     assert found["nightsafe_device_pending_records", ("till-2",)] == 2
     assert found["nightsafe_uplink_state", ("online",)] == 1
     assert found["nightsafe_uplink_state", ("offline",)] == 0
     assert found["nightsafe_gate_events_total", ()] == 100
-    assert found["nightsafe_gate_connections", ()] == 2
-    assert found["nightsafe_gate_odd_name", ()] == 1
+    assert found["nightsafe_gate_connections_total", ()] == 7
+    assert found["nightsafe_gate_open_connections", ()] == 2
+    assert found["nightsafe_gate_odd_name_total", ()] == 1
     assert found["nightsafe_info", ("demo", "0.1.0")] == 1
     assert found["nightsafe_device_events_total", ("till-1",)] == 50
 
