@@ -302,7 +302,7 @@ async def recovered(folder: Path, clock: Ticking) -> tuple[list[Stored], Life]:
             await sweep(life)
             return await read_as_the_drain(life), life
         except JournalDamaged as damaged:
-            life.journal.demand_rebuild(damaged.text, now=True)
+            life.journal.demand_rebuild(damaged.text)
             await life.__aexit__()
     raise AssertionError("it does not become readable")
 
