@@ -53,9 +53,11 @@ class Finding(msgspec.Struct):
         )  # fmt: skip
 
 
-def lay_out(content: dict[str, bytes], folder: Path) -> None:
-    """Write a disk's files; nothing of the devices' own, and no socket."""
+def lay_out(content: dict[str, bytes], folder: Path, start: str = "/") -> None:
+    """Write a disk's files, or those whose path starts so."""
     for path, data in content.items():
+        if not path.startswith(start):
+            continue
         target = folder / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
