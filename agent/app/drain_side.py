@@ -80,7 +80,8 @@ class DrainSide:
             self._reopened = False
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
+        with self._waiting():
+            await self._journal.advance(cursor, safe, told)
 
     async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
         """Begin a new stream, under an epoch of its own."""
