@@ -69,8 +69,8 @@ async def examine(folder: Path, witness: Witness, chance: Random) -> Finding:
     began_s = time.perf_counter()
     try:
         journal = await Journal.open(folder, VENUE, STREAM, Ticking(), LIMITS)
-    except NightsafeError as error:
-        finding.faults.append(f"it does not open: {error.code}: {error.text}")
+    except Exception as error:  # on an unsound disk any, and each is a finding
+        finding.faults.append(f"it does not open: {error!r}")
         finding.lost = len(witness.told)
         return finding
     finding.start_s = time.perf_counter() - began_s

@@ -23,7 +23,7 @@ def promise(synchronous: str) -> None:
         prepare(connection, *limits)
         connection.execute(f"pragma synchronous = {synchronous}")
 
-    database._prepare = prepare_otherwise
+    database._prepare = prepare_otherwise  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

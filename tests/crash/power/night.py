@@ -26,7 +26,7 @@ from tests.crash.power.disk import Disk, Way
 from tests.crash.power.lesser import LESSER
 from tests.crash.power.mount import Mount, mounted
 from tests.crash.power.recorder import SHARED_MEMORY
-from tests.crash.power.tape import Op
+from tests.crash.power.tape import WITNESSES, Op
 from tests.crash.power.witness import CLOUD
 from tests.crash.venue import quick_box, quick_cloud
 from tests.integration.machine import Box, CloudServer, until
@@ -51,21 +51,21 @@ class Night(NamedTuple):
 
 
 class Scene:
-    """The running venue. `load` sells when it is told to."""
+    """The running venue. Nobody sells until it is `open`; `load` is there from then on."""
 
-    def __init__(self, mount: Mount, box: Box, cloud: CloudServer, load: Load) -> None:
+    load: Load
+
+    def __init__(self, mount: Mount, box: Box, cloud: CloudServer) -> None:
         self.mount = mount
         self.box = box
         self.cloud = cloud
-        self.load = load
         self.selling = False
         self.at_upload: Callable[[], None] = lambda: None
         """Called when an upload is at the cloud's door."""
 
-    def open(self) -> "Scene":
+    def open(self, seed: str) -> "Scene":
         """Let the devices sell."""
-        for till in self.load.tills:
-            till.port = self.box.port
+        self.load = Load(self.box.state / WITNESSES.strip("/"), self.box.port, DEVICES, seed, PACE_S)
         self.load.start()
         self.selling = True
         return self
@@ -132,7 +132,7 @@ class Scene:
 
 
 @contextmanager
-def scene(seed: str, promise: str = "full", journal: Mapping[str, Any] = OFTEN) -> Iterator[Scene]:
+def scene(promise: str = "full", journal: Mapping[str, Any] = OFTEN) -> Iterator[Scene]:
     """A box on a recorder, with these settings of its journal, and a cloud whose door is watched."""
     cloud = quick_cloud().start()
     front = Front(cloud.url)
@@ -140,10 +140,10 @@ def scene(seed: str, promise: str = "full", journal: Mapping[str, Any] = OFTEN) 
     box.command = [sys.executable, str(LESSER), promise]
     try:
         with mounted(box.state, box.directory) as mount:
-            witnesses = box.state / "tills"
+            witnesses = box.state / WITNESSES.strip("/")
             (witnesses / CLOUD).mkdir(parents=True)
             door = os.open(witnesses / CLOUD / "uploads.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            venue = Scene(mount, box, cloud, Load(witnesses, 0, DEVICES, seed, PACE_S))
+            venue = Scene(mount, box, cloud)
             front.standing = lambda request, size: _at_the_door(venue, door, request)
             try:
                 box.start()
@@ -164,8 +164,8 @@ def scene(seed: str, promise: str = "full", journal: Mapping[str, Any] = OFTEN) 
 
 def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], full_disk: bool) -> Night:
     """The agent with its promise: it is killed, a sync fails, (the disk is full for a while,) and it goes on."""
-    with scene(seed, "full", journal) as venue:
-        venue.open()
+    with scene("full", journal) as venue:
+        venue.open(seed)
         incidents = [venue.killed, venue.killed_as_a_sync_failed, venue.sync_failed]
         incidents += [venue.disk_full] if full_disk else []
         part = told // (len(incidents) + 1)
@@ -182,8 +182,8 @@ def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], 
 
 def short_night(seed: str, promise: str, told: int) -> list[Op]:
     """An agent with another promise, under load until so many were told."""
-    with scene(seed, promise) as venue:
-        venue.open().tell(told)
+    with scene(promise) as venue:
+        venue.open(seed).tell(told)
         return venue.mount.tape()
 
 

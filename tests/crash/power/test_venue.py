@@ -10,7 +10,7 @@ WITHIN_S = 30
 
 def test_a_cursor_that_could_not_be_synced_does_not_hold_the_drain() -> None:
     """The journal is opened anew within seconds, and the drain goes on with it; nobody has to act."""
-    with scene("") as venue:
+    with scene() as venue:
         venue.at_upload = lambda: venue.mount.fail("sync", "EIO", "-wal")
         before = Device(venue.box.port, "till-1")
         with before:
