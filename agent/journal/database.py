@@ -40,6 +40,8 @@ def named_statements() -> dict[str, str]:
     """The SQL of statements.sql by name."""
     text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    names = parts[::2]
+    assert len(set(names)) == len(names), "two statements share a name"
     return {name: body.strip().removesuffix(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
