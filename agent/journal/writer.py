@@ -270,9 +270,9 @@ class Journal:
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
+                    self._wake.clear()  # first: what arrives while the mark is written must not wait for a beat
                     if not self._writable:
                         await self._note_lived()
-                    self._wake.clear()
                     await _wait(self._wake, BEAT_S)
                     continue
                 await self._commit_waiting()

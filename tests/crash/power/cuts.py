@@ -59,7 +59,7 @@ async def examined(disk: Disk, witness: Witness, chance: Random) -> Finding:
     """What a cut would leave now, opened and compared."""
     folder = Path(tempfile.mkdtemp(prefix="ns-cut-", dir=QUICK))
     try:
-        lay_out(disk.after_cut(), folder)
+        lay_out(disk.after_cut(), folder, f"/{FILE_NAME}")
         return await examine(folder, witness, chance)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,7 @@ KINDS: Final = (
     Fault(0, "ENOSPC", sticky=True),
     Fault(0, torn=True),
 )
-ENDINGS: Final[tuple[Ending, ...]] = ("killed", "closed")
+ENDINGS: Final[tuple[Ending, ...]] = ("killed", "mended")
 
 
 class Trial(NamedTuple):
