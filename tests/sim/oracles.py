@@ -94,6 +94,10 @@ class Truth:
         """A till hands these bytes to the network."""
         self.sent_bodies.setdefault(entry.device, set()).add(entry.body)
 
+    def sent_stray(self, device: str, body: bytes) -> None:
+        """A till left this behind as its will."""
+        self.sent_bodies.setdefault(device, set()).add(body)
+
     def told(self, entry: Entry, good: bool) -> None:
         """A till was acknowledged."""
         self.told_count += 1

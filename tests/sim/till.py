@@ -7,7 +7,7 @@ or never, ids used twice, garbage, card numbers, a reinstalled app. Speaks the d
 import asyncio
 import json
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tests.integration.mqtt import (
     CONNACK,
@@ -84,11 +84,12 @@ class Entry:
         return f"{self.device}/{self.epoch}#{self.sequence} {self.id} ({self.kind})"
 
 
-class Witness:
-    """What a till reports to; see tests.sim.oracles."""
+class Witness(Protocol):
+    """What a till reports to; see tests.sim.oracles. A stray event may be stored and is not owed to anybody."""
 
     def sent(self, entry: Entry) -> None: ...
-    def told(self, entry: Entry, stored: bool) -> None: ...
+    def sent_stray(self, device: str, body: bytes) -> None: ...
+    def told(self, entry: Entry, good: bool) -> None: ...
 
 
 class SimTill:
@@ -102,7 +103,7 @@ class SimTill:
         link: Link,
         name: str,
         habits: Habits,
-        witness: Any,
+        witness: Witness,
         story: Story,
     ) -> None:
         self.name = name
@@ -112,8 +113,6 @@ class SimTill:
         self.well_behaved = False
         self.entries: list[Entry] = []
         self.epochs: list[str] = []
-        self.stray: set[bytes] = set()
-        """What it sent beside its outbox, and the box may store."""
         self._process = process
         self._network = network
         self._address = address
@@ -244,9 +243,9 @@ class SimTill:
             self._keep(self._chance.choice(stored).id, self._sale(), "refused")
 
     def _reuse(self) -> None:
-        if self.habits.counted and self._sequence:
-            used = self._chance.randint(1, self._sequence)
-            self._keep(self._next_id(), self._sale(), "reused", sequence=used)
+        stored = [one for one in self.entries if one.told and one.kind == "good" and one.epoch == self.epochs[-1]]
+        if stored:
+            self._keep(self._next_id(), self._sale(), "reused", sequence=self._chance.choice(stored).sequence)
 
     # Being connected --------------------------------------------------------------------------------------------------
 
@@ -300,7 +299,7 @@ class SimTill:
         if habits.will_event:
             topic = f"pos/v1/{self.name}/events"
             payload = self._body(self._next_id(), self._sale(), None)
-            self.stray.add(payload)
+            self._witness.sent_stray(self.name, payload)
         return connect(
             self.name,
             username=self.name,

@@ -88,11 +88,11 @@ class World:
             "cloud": {"url": URL},
             "journal": {
                 "project_events": chance.choice((3, 20, 4096)),
-                "commit_events_max": chance.choice((1, 7, 2000)),
+                "commit_events_max": chance.choice((1, 7, 100)),
                 "queue_events_max": chance.choice((100, 20_000)),
             },
             "drain": {
-                "batch_records_first": chance.choice((1, 5, 50)),
+                "batch_records_first": chance.choice((1, 5, 10)),
                 "batch_records_max": chance.choice((10, 2000)),
                 "backoff_max_s": chance.choice((20, 300)),
                 "refused_retry_s": chance.choice((30, 600)),
