@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, Live, Telling
+from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.conditions import Conditions
@@ -47,6 +47,7 @@ from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
 from agent.uplink.monitor import Monitor
+from agent.web.routes import Acts
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -143,7 +144,7 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
-    drain = Drain(DrainSide(journal, reader), cloud, clock, lambda: live.settings.drain, telling, random.random)
+    drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
@@ -170,15 +171,21 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, gate, conditions.all, pulse.stale)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), conditions.all, pulse.stale)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
     session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
+
+    async def adopt(actor: str, reason: str) -> None:
+        await journal.adopt(actor, reason)
+        drain.retry()
+
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, quarantine=quarantine)
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
     times = settings.runtime
@@ -229,6 +236,9 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.partial_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
+        gate.keepalive_idle_s,
+        gate.keepalive_interval_s,
+        gate.keepalive_probes_max,
     )
 
 

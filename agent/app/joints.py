@@ -1,6 +1,6 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import structlog
@@ -10,11 +10,14 @@ from agent.core.conditions import Conditions
 from agent.core.errors import SettingsInvalid
 from agent.core.events import Event
 from agent.core.instants import to_text
+from agent.core.lineage import Lineage, Parent
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader, Stored
 from agent.journal.writer import Journal, Uploaded
+from agent.lan.gate import Gate
+from agent.lan.session import Session
 from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.schema import Settings
@@ -157,24 +160,37 @@ class Lan:
         self._gaps.heard(device, payload)
 
 
+class LanCounts:
+    """What the gate and the session have counted, as one: people look at the doors of the box, not at its parts."""
+
+    def __init__(self, gate: Gate, session: Session) -> None:
+        self._gate = gate
+        self._session = session
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name; `connections` is how many there are now, the others only grow."""
+        return {**self._gate.counts(), **self._session.counts()}
+
+
 class DrainSide:
     """The journal as the drain needs it: its facts from the writer, its records from the reader."""
 
-    def __init__(self, journal: Journal, reader: Reader) -> None:
+    def __init__(self, journal: Journal, reader: Reader, new_id: Callable[[], str]) -> None:
         self._journal = journal
         self._reader = reader
+        self._new_id = new_id
 
-    def epoch(self) -> str:
-        """The present stream."""
-        return self._journal.book.epoch
+    def lineage(self) -> Lineage:
+        """The streams."""
+        return self._journal.book.lineage
 
-    def base(self) -> int:
-        """The position before the stream's first record."""
-        return self._journal.book.base
+    def doubt(self) -> str | None:
+        """Why the present stream must not be continued."""
+        return self._journal.book.doubt
 
     def last(self) -> int:
-        """The last durable sequence."""
-        return self._journal.book.committed - self._journal.book.base
+        """Position of the last durable record."""
+        return self._journal.book.committed
 
     def cursor(self) -> int:
         """Position of the last record that the cloud has."""
@@ -188,11 +204,37 @@ class DrainSide:
         """Records behind a position."""
         return await self._reader.batch(after, records_max, bytes_max)
 
+    async def first(self) -> int:
+        """Position of the first record that is kept; one behind the last where none is."""
+        return await self._reader.first() or self.last() + 1
+
     async def rechash(self, position: int) -> bytes | None:
         """The seal of one record."""
         return await self._reader.rechash(position)
+
+    async def missing_reason(self, first: int, last: int) -> str:
+        """Why these records are not kept any more."""
+        if last <= self._journal.book.safe:
+            return "The box deleted these records when their time was up, after the cloud had called them safe."
+        return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
         """The cloud has these records."""
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
         await self._journal.advance(cursor, safe, told)
+
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream, under an epoch of its own."""
+        await self._journal.begin_stream(self._new_id(), base, parent, reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some more records for it."""
+        return await self._journal.seal_on()
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch."""
+        await self._journal.fence(epoch)
+
+    async def quarantine_record(self, record: Stored, detail: str) -> None:
+        """The cloud cannot take this record."""
+        await self._journal.quarantine_record(record, detail)

@@ -47,6 +47,14 @@ def export(
         sys.stdout.buffer.write(line + b"\n")
 
 
+@app.command()
+def adopt(note: Note, actor: Actor, config: ConfigOption = CONFIG_DEFAULT) -> None:
+    """Upload again, under a new epoch, after a copy of this box had taken over; switch the copy off first."""
+    settings = load(config)
+    post(settings.state.directory, "/api/v1/queue/adopt", {"actor": actor, "reason": note})
+    print("This box goes on under a new epoch; see `nightsafe status`.")
+
+
 @quarantine.command("list")
 def list_(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
     """Refused events that nobody has handled yet."""

@@ -22,6 +22,7 @@ from agent.cloud.lookup import Lookup
 from agent.cloud.probe import outcome_of, words_of
 from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
 from agent.core.errors import Transient
+from agent.core.lineage import Stream
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -29,6 +30,8 @@ T = TypeVar("T")
 GZIP_LEVEL: Final = 1
 """Speed before size: level 1 already makes a fifth of JSON."""
 
+
+JSON_HEADERS: Final = {"Content-Type": wire.JSON_TYPE}
 
 PLAIN_STATUSES: Final = frozenset({401, 413, 429, 500, 502, 503, 504})
 """What a server or a proxy before the cloud says of itself, so that it counts without a problem body."""
@@ -136,10 +139,34 @@ class Client:
         """The stream as the cloud has it. Raises CloudRefused (404 when it has none) and Transient."""
         return _state(await self._ask("GET", f"/{epoch}", wire.StreamAnswer))
 
-    async def open_stream(self, epoch: str, reason: str) -> StreamState:
-        """Open the stream, bound to this process."""
-        body = msgspec.json.encode({"epoch": epoch, "parent": None, "instance": self._instance, "reason": reason})
-        return _state(await self._ask("POST", "", wire.StreamAnswer, body, {"Content-Type": wire.JSON_TYPE}))
+    async def open_stream(self, stream: Stream) -> StreamState:
+        """Open the stream, bound to this process: the last caller wins."""
+        parent = stream.parent
+        body = {
+            "epoch": stream.epoch,
+            "parent": parent and {"epoch": parent.epoch, "sequence": parent.sequence, "rechash": parent.rechash.hex()},
+            "instance": self._instance,
+            "reason": stream.reason,
+        }
+        return _state(await self._ask("POST", "", wire.StreamAnswer, msgspec.json.encode(body), JSON_HEADERS))
+
+    async def hash_at(self, epoch: str, sequence: int) -> bytes | None:
+        """The rechash that the cloud has at `sequence`; None where it has no record there."""
+        try:
+            answer = await self._ask("GET", f"/{epoch}/hash?at={sequence}", wire.HashAnswer)
+        except CloudRefused as refused:
+            if refused.refusal.kind == "urn:nightsafe:no-record":
+                return None
+            raise
+        return bytes.fromhex(answer.rechash)
+
+    async def put_hole(
+        self, epoch: str, first: int, last: int, prevhash: bytes, rechash: bytes, reason: str
+    ) -> StreamState:
+        """Declare records that this box no longer has. Raises CloudRefused and Transient."""
+        body = msgspec.json.encode({"reason": reason, "prevhash": prevhash.hex(), "rechash": rechash.hex()})
+        headers = {**JSON_HEADERS, wire.INSTANCE_HEADER: self._instance}
+        return _state(await self._ask("PUT", f"/{epoch}/holes/{first}-{last}", wire.StreamAnswer, body, headers))
 
     async def prepare(self, epoch: str, records: Sequence[Stored], *, gzip: bool, base64: bool) -> Batch:
         """Encode a batch, off the loop."""
@@ -245,6 +272,7 @@ def _refusal(status: int, retry_after: str | None, content_type: str | None, bod
         limits.records if limits else None,
         limits.bytes if limits else None,
         asked_s,
+        problem.successor,
     )
 
 

@@ -4,7 +4,7 @@ Pure. An answer that is not understood holds the drain; no answer ever drops a r
 """
 
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -54,6 +54,7 @@ class Refusal(msgspec.Struct, frozen=True):
     records_max: int | None = None
     bytes_max: int | None = None
     retry_after_s: float | None = None
+    successor: str | None = None
 
 
 class CloudRefused(NightsafeError):
@@ -75,13 +76,19 @@ class Step(Enum):
     WAIT = "wait as asked"
     BACK_OFF = "back off"
     LOG_IN = "read the token again"
+    FORK = "go on in a new epoch"
+    FENCE = "another process writes this epoch"
+    PARENT = "bring the parent up first"
     HOLD = "a person must look"
 
 
 _BY_KIND = {
-    "urn:nightsafe:no-stream": Step.OPEN,
-    "urn:nightsafe:gap": Step.RESUME,
-    "urn:nightsafe:malformed": Step.SPLIT,
+    (404, "urn:nightsafe:no-stream"): Step.OPEN,
+    (409, "urn:nightsafe:gap"): Step.RESUME,
+    (400, "urn:nightsafe:malformed"): Step.SPLIT,
+    (409, "urn:nightsafe:conflict"): Step.FORK,
+    (409, "urn:nightsafe:fenced"): Step.FENCE,
+    (409, "urn:nightsafe:no-parent"): Step.PARENT,
 }
 _BY_STATUS = {
     401: Step.LOG_IN,
@@ -96,18 +103,9 @@ _BY_STATUS = {
 
 def step_after(refusal: Refusal) -> Step:
     """The drain's next step after this answer."""
-    if refusal.kind in _BY_KIND and refusal.status in (400, 404, 409):
-        return _BY_KIND[refusal.kind]
+    step = _BY_KIND.get((refusal.status, refusal.kind))
+    if step is not None:
+        return step
+    if refusal.status == 410 and refusal.kind.startswith("urn:nightsafe:"):
+        return Step.FORK
     return _BY_STATUS.get(refusal.status, Step.HOLD)
-
-
-Place = Literal["at", "rewound", "ahead", "beyond"]
-
-
-def place_of(next_: int, cursor: int, last: int) -> Place:
-    """Where the cloud's `next` lies against our cursor and our last sequence: `ahead` has an answer that we lost."""
-    if next_ > last + 1:
-        return "beyond"
-    if next_ == cursor + 1:
-        return "at"
-    return "ahead" if next_ > cursor + 1 else "rewound"

@@ -7,9 +7,12 @@ Holes are never waited for. Never decides about content: a (device, id) seen bef
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agent.core.events import Event, Refusal
+
+TOLD_MAX: Final = 100
+"""The latest holes and refused events that a receipt names, and so what is kept of them at hand."""
 
 
 class Own(NamedTuple):

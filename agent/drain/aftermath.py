@@ -4,7 +4,9 @@ Follows the contract's table of answers. Shrinks batches, waits, reads the token
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import structlog
 
 from agent.core import backoff, batches
@@ -13,6 +15,7 @@ from agent.core.batches import BatchSize
 from agent.core.errors import Held, NightsafeError, Transient
 from agent.drain.ports import Clock, Cloud, Limits, Telling
 from agent.drain.progress import Progress
+from agent.drain.resume import fenced
 
 log = structlog.get_logger()
 
@@ -40,14 +43,17 @@ class Aftermath:
         first = limits()
         self.size = BatchSize(first.batch_records_first, first.batch_records_max, first.batch_bytes_max)
         self.failures = 0
+        self.record: Any = None
+        """The first record of the batch that is on its way."""
         self._sent_count = 0
         self._server_errors = 0
         self._alone_since_s: float | None = None
         self._tried_token = False
 
-    def sending(self, count: int) -> None:
+    def sending(self, count: int, first: Any = None) -> None:
         """So many records are on their way: what is answered next is said of these. 0: it is said of no batch."""
         self._sent_count = count
+        self.record = first
 
     def sent(self, took_s: float) -> None:
         """The batch went through."""
@@ -55,6 +61,15 @@ class Aftermath:
         self._server_errors = 0
         self._alone_since_s = None
         self.recovered()
+
+    def passed_over(self) -> None:
+        """A hole was declared; records go in their usual form again."""
+        self.size = msgspec.structs.replace(self.size, base64=False)
+        self.recovered()
+
+    def gives_up(self, step: Step) -> bool:
+        """Whether the one record that was sent last can be sent in no other form."""
+        return step in (Step.SPLIT, Step.LIMIT) and self._sent_count == 1 and self.size.base64
 
     def recovered(self) -> None:
         """Something went through, or nothing is left to send."""
@@ -72,7 +87,7 @@ class Aftermath:
         """The cloud answered with an error; seconds to wait."""
         refusal = refused.refusal
         match step_after(refusal):
-            case Step.OPEN | Step.RESUME:
+            case Step.OPEN | Step.RESUME | Step.FORK | Step.PARENT:
                 return self._at_once(refused) if self.failures == 0 else self._back_off(refused, None)
             case Step.LIMIT:
                 return self._send_less(refused, refusal)
@@ -84,6 +99,8 @@ class Aftermath:
                 return self._back_off(refused, refusal.retry_after_s)
             case Step.BACK_OFF:
                 return self._after_server_error(refused)
+            case Step.FENCE:
+                return self.hold(fenced())
             case Step.HOLD:
                 return self.hold(Held(refused.code, refused.text, "Call support with this message; recording goes on."))
 
@@ -103,8 +120,7 @@ class Aftermath:
 
     def _send_less(self, refused: CloudRefused, refusal: Refusal) -> float:
         if self._sent_count <= 1:
-            hint = "Call support: one record is larger than the cloud takes. It is kept, and so is all behind it."
-            return self.hold(Held(refused.code, refused.text, hint))
+            return self._split(refused)
         ceiling = refusal.records_max
         if ceiling is None and refusal.bytes_max is None:
             ceiling = self._sent_count // 2  # the limit itself was not told
@@ -116,10 +132,10 @@ class Aftermath:
         if self._sent_count > 1:
             self.size = batches.halved(self.size, self._sent_count)
             return 0.0
-        if self._sent_count and not self.size.base64:
-            self.size = BatchSize(1, self.size.ceiling, self.size.bytes_max, base64=True)
+        if self._sent_count:
+            self.size = msgspec.structs.replace(self.size, records=1, base64=True)
             return 0.0
-        hint = "Call support: the cloud cannot read one record of this box. It is kept, and so is all behind it."
+        hint = "Call support: the cloud does not understand this box. Everything is kept, and recording goes on."
         return self.hold(Held(refused.code, refused.text, hint))
 
     def _log_in(self, refused: CloudRefused) -> float:

@@ -7,28 +7,26 @@ flight; the next batch is read meanwhile. It never drops, skips or reorders.
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+
+import structlog
 
 from agent.core import batches
-from agent.core.answers import BatchAnswer, CloudRefused
+from agent.core.answers import BatchAnswer, CloudRefused, Step, step_after
 from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
 from agent.core.facts import DrainFacts
+from agent.drain import feed
 from agent.drain.aftermath import Aftermath
+from agent.drain.feed import Hole, Load
 from agent.drain.ports import Clock, Cloud, Journal, Limits, Telling
 from agent.drain.progress import Progress
-from agent.drain.resume import Resumption, fork
+from agent.drain.resume import Resumption, fenced
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often a waiting drain shows that it lives."""
-
-
-class Load(NamedTuple):
-    """A batch ready to be sent, with the records in it."""
-
-    records: Sequence[Any]
-    body: Any
 
 
 class Drain:
@@ -50,15 +48,21 @@ class Drain:
         self._clock = clock
         self._limits = limits
         self._progress = Progress(clock, telling)
-        self._resumption = Resumption(journal, cloud)
+        self._resumption = Resumption(journal, cloud, self._progress)
         self._aftermath = Aftermath(cloud, clock, limits, telling, chance, self._progress, self._first_sequence)
         self._beat: Callable[[], None] = lambda: None
         self._look = asyncio.Event()
         self._nudge = asyncio.Event()
         self._resumed = False
-        self._ahead: asyncio.Task[Load | NightsafeError | None] | None = None
+        self._ahead: asyncio.Task[Load | Hole | NightsafeError | None] | None = None
+        self._stream = journal.lineage().present
+        """The stream that is being sent: the present one, or an older one that the cloud has lost."""
         self._sent = journal.cursor()
         """Position up to which the cloud has everything: the cursor, or before it when the cloud lost records."""
+        self._head = b""
+        """The rechash that the cloud has there."""
+        self._refused: tuple[Any, str] | None = None
+        """The one record that the cloud cannot read in any form, and what it said."""
         self._min_interval_s = 0.0
 
     def wake(self) -> None:
@@ -70,6 +74,12 @@ class Drain:
         if self._progress.state == "waiting":
             self._aftermath.failures = 0
             self._nudge.set()
+
+    def retry(self) -> None:
+        """A person has acted: do not sit out a pause."""
+        self._aftermath.failures = 0
+        self._look.set()
+        self._nudge.set()
 
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
@@ -114,24 +124,42 @@ class Drain:
         """One exchange with the cloud, or a look that finds nothing; returns the seconds to wait after it."""
         self._aftermath.sending(0)
         try:
+            if self._journal.doubt() is not None:
+                self._resumed = False
+            elif self._journal.lineage().present.fenced:
+                raise fenced()
             if not self._resumed:
                 if not self._pending:
                     return self._idle()
                 await self._resume()
             load = await self._next_load()
             if load is None:
-                return self._idle()
-            await self._send(load, group)
+                return self._at_end()
+            if isinstance(load, Hole):
+                await self._declare(load)
+            else:
+                await self._send(load, group)
             return self._min_interval_s
         except CloudRefused as refused:
-            self._resumed = self._resumed and refused.refusal.status not in (404, 409)
-            return self._after(self._aftermath.after_refusal(refused))
+            return self._after(await self._after_refusal(refused))
         except (Held, JournalDamaged) as held:
             self._resumed = False
             return self._after(self._aftermath.hold(held))
         except Transient as failed:
             self._resumed = False
             return self._after(self._aftermath.after_cut(failed))
+
+    async def _after_refusal(self, refused: CloudRefused) -> float:
+        step = step_after(refused.refusal)
+        self._resumed = self._resumed and refused.refusal.status not in (404, 409, 410)
+        if step is Step.FORK:
+            self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
+        elif step is Step.FENCE:
+            await self._journal.fence(self._stream.epoch)
+        elif self._aftermath.gives_up(step):
+            self._refused = self._aftermath.record, refused.text
+            return 0.0
+        return self._aftermath.after_refusal(refused)
 
     async def _heeded(self, work: Coroutine[Any, Any, T]) -> T:
         """`work` to its end, with a sign of life each second: an upload may take long, and bounds itself."""
@@ -154,24 +182,36 @@ class Drain:
         self._aftermath.recovered()
         return self._limits().look_interval_s
 
+    def _at_end(self) -> float:
+        """Nothing more in this stream: the box is up to date, or the stream that continues it is next."""
+        if self._stream == self._journal.lineage().present:
+            return self._idle()
+        self._resumed = False
+        return 0.0
+
     @property
     def _pending(self) -> bool:
-        return self._journal.last() > self._sent - self._journal.base()
+        return self._journal.last() > self._sent
 
     def _first_sequence(self) -> int:
-        return self._sent - self._journal.base() + 1
+        return self._sent - self._stream.base + 1
 
     async def _resume(self) -> None:
-        state = await self._heeded(self._resumption.resume())
-        self._sent = self._journal.base() + state.next - 1
+        stream, state = await self._heeded(self._resumption.resume())
+        self._stream = stream
+        self._sent = stream.base + state.next - 1
+        self._head = state.head
         if self._sent < self._journal.cursor():
             self._progress.rewound(state.next)
         self._aftermath.size = batches.limited(self._aftermath.size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
+        self._refused = None
         self._resumed = True
         self._progress.exchanged()
 
-    async def _next_load(self) -> Load | None:
+    async def _next_load(self) -> Load | Hole | None:
+        if self._refused is not None:
+            return await feed.given_up(self._journal, *self._refused)
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return await self._load(self._sent)
@@ -180,22 +220,34 @@ class Drain:
             raise load
         return load
 
-    async def _load_ahead(self, after: int) -> Load | NightsafeError | None:
+    async def _load_ahead(self, after: int) -> Load | Hole | NightsafeError | None:
         """The batch behind the one in flight; a failure is raised only when it is that batch's turn."""
         try:
             return await self._load(after)
         except NightsafeError as error:
             return error
 
-    async def _load(self, after: int) -> Load | None:
-        size = self._aftermath.size
-        records = await self._journal.batch(after, size.records, size.bytes_max)
-        if not records:
-            return None
-        if records[0].position != after + 1:
-            raise Held("records_missing", f"Record {after + 1 - self._journal.base()} is not here any more.", CALL)
-        epoch, gzip = self._journal.epoch(), self._limits().gzip
-        return Load(records, await self._cloud.prepare(epoch, records, gzip=gzip, base64=size.base64))
+    async def _load(self, after: int) -> Load | Hole | None:
+        gzip = self._limits().gzip
+        return await feed.following(self._journal, self._cloud, self._stream, after, self._aftermath.size, gzip=gzip)
+
+    async def _declare(self, hole: Hole) -> None:
+        """Tell the cloud what this box cannot send, and go on behind it."""
+        epoch = self._stream.epoch
+        state = await self._heeded(
+            self._cloud.put_hole(epoch, hole.first, hole.last, self._head, hole.rechash, hole.reason)
+        )
+        if state.next != hole.last + 1 or state.head != hole.rechash:
+            raise _strange(f"it expects sequence {state.next} after the hole {hole.first} to {hole.last}")
+        log.warning("hole_declared", epoch=epoch, first=hole.first, last=hole.last, reason=hole.reason)
+        refused, self._refused = self._refused, None
+        at = self._stream.base + hole.last
+        covered = [refused[0]] if refused is not None else []
+        if at > self._journal.cursor():
+            await self._journal.advance(at, max(self._journal.safe(), self._stream.base + state.safe), covered)
+        self._sent, self._head = at, state.head
+        self._resumption.went_through()
+        self._aftermath.passed_over()
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
@@ -206,11 +258,11 @@ class Drain:
         """Send one batch, the next one being read meanwhile; move the cursor as far as the answer covers it."""
         records = load.records
         self._progress.state = "syncing"
-        self._aftermath.sending(len(records))
-        if records[-1].sequence < self._journal.last() and not self._aftermath.size.base64:
+        self._aftermath.sending(len(records), records[0])
+        if records[-1].position < self._journal.last() and not self._aftermath.size.base64:
             self._ahead = group.create_task(self._load_ahead(records[-1].position), name="drain-ahead")
         began_s = self._clock.boottime_s()
-        answer = await self._heeded(self._cloud.put(self._journal.epoch(), load.body))
+        answer = await self._heeded(self._cloud.put(self._stream.epoch, load.body))
         took_s = self._clock.boottime_s() - began_s
         taken = await self._take(records, answer)
         if taken < len(records):
@@ -230,11 +282,14 @@ class Drain:
         if count == 0:
             raise Transient("nothing_taken", "The cloud took nothing of a batch.", "It is sent again by itself.")
         if records[count - 1].rechash != answer.head:
-            raise fork(answer.next)
+            raise Transient(
+                "cloud_differs", "The cloud's records and this box's differ.", "It is looked into by itself."
+            )
         if answer.safe >= answer.next:
             raise _strange(f"it calls {answer.safe} safe and lacks {answer.next}")
-        base = self._journal.base()
-        self._sent = base + answer.next - 1
+        base = self._stream.base
+        self._sent, self._head = base + answer.next - 1, answer.head
+        self._resumption.went_through()
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
             await self._journal.advance(self._sent, max(self._journal.safe(), base + answer.safe), new)

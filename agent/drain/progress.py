@@ -15,6 +15,46 @@ log = structlog.get_logger()
 
 RATE_WINDOW_S = 5.0
 """Time over which the rate is averaged."""
+_COPY_HINT = (
+    "If this box's disk or card was restored or exchanged, nothing is to be done. If a copy of it may run elsewhere, "
+    "find it and switch it off. Tell support either way."
+)
+FORKS = {
+    "restored": (
+        "This box's data were restored or damaged",
+        "The end of this box's records was missing when it started; record {common} is the last that it shares with "
+        "the cloud, which has {beyond} later ones.",
+        _COPY_HINT,
+    ),
+    "beyond": (
+        "An older copy of this box's data was put back",
+        "The cloud has {beyond} records of this box that the box itself does not know any more; record {common} is the "
+        "last that both have.",
+        _COPY_HINT,
+    ),
+    "parted": (
+        "This box's records and the cloud's have parted",
+        "Behind record {common} the cloud has {beyond} records under this box's identity that are not this box's.",
+        _COPY_HINT,
+    ),
+    "conflict": (
+        "The cloud has other records than this box",
+        "The cloud refused this box's records behind record {common} because it has others in their place.",
+        _COPY_HINT,
+    ),
+    "closed": (
+        "The cloud has closed this box's epoch",
+        "The cloud's operator closed the epoch behind record {common}.",
+        "Nothing is to be done at the venue; support may want to know.",
+    ),
+    "adopted": (
+        "This box uploads again",
+        "A person decided that this box goes on by itself; record {common} is the last that it shares with the other "
+        "copy, which has uploaded {beyond} more.",
+        "Make sure that the other copy stays switched off.",
+    ),
+}
+"""What people are told when uploading goes on in a new epoch, by cause: title, words, what to do."""
 CONDITIONS = ("drain_held", "cloud_auth", "record_stuck")
 """What does not hold any more once something goes through."""
 
@@ -83,6 +123,13 @@ class Progress:
             f"The cloud asked for record {next_} again, though it had confirmed later ones. They are sent again.",
             "Tell the cloud's operator: it may have been restored from a backup. Nothing is lost here.",
         )
+
+    def forked(self, why: str, common: int, beyond: int) -> None:
+        """Uploading goes on under a new epoch; people are told why, in words."""
+        title, text, hint = FORKS[why]
+        text = text.format(common=common, beyond=beyond)
+        text += " Uploading goes on in a new epoch: nothing was overwritten, and every record goes up once."
+        self._telling.hold("forked", "warning", title, text, hint)
 
     def failed(self, state: SyncState, error: NightsafeError, pause_s: float) -> None:
         """An attempt failed; the next one comes in `pause_s` seconds."""

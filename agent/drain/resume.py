@@ -1,78 +1,220 @@
-"""journal → [drain: where to go on] → cloud. After a start or a cut: asks the cloud where it stands.
+"""journal → [drain: where to go on] → cloud. After a start or a cut: asks the cloud where it stands, and believes it
+only where its chain is ours.
 
-What the cloud has is believed only where its chain is ours. Forks and closed streams hold the drain.
+Where the two histories have parted, the box goes on in a new epoch behind the last record in common. Never overwrites,
+never skips, and never opens again an epoch that another process has taken over.
 """
+
+from typing import NamedTuple
 
 import structlog
 
-from agent.core.answers import CloudRefused, Step, StreamState, place_of, step_after
+from agent.core.answers import CloudRefused, Step, StreamState, step_after
 from agent.core.errors import Held
+from agent.core.lineage import Parent, Stream
 from agent.drain.ports import Cloud, Journal
+from agent.drain.progress import Progress
 
 log = structlog.get_logger()
 
 CATCH_UP_RECORDS_MAX = 5000
 CATCH_UP_BYTES_MAX = 8 * 1024 * 1024
 """How much is read at once to count what the cloud already has."""
+FORKS_MAX = 2
+"""New epochs in a row without a record that went through; then a person must look."""
+
+
+class Standing(NamedTuple):
+    """The stream to go on with, and the cloud's state of it."""
+
+    stream: Stream
+    state: StreamState
 
 
 class Resumption:
-    """Knows whether the stream is bound to this process."""
+    """Knows which streams are bound to this process, and why the present one must not be continued."""
 
-    def __init__(self, journal: Journal, cloud: Cloud) -> None:
+    def __init__(self, journal: Journal, cloud: Cloud, progress: Progress) -> None:
         self._journal = journal
         self._cloud = cloud
-        self._bound = False
+        self._progress = progress
+        self._bound: set[str] = set()
+        self._part: str | None = None
+        self._forks_count = 0
+        self._began_at = journal.last()
+        """Position of the last record that this process found when it started."""
 
-    async def resume(self) -> StreamState:
-        """Bring our cursor to the cloud's `next`. Raises CloudRefused, Transient, and Held where a person must look."""
-        state = await self._state()
-        if not state.open:
-            raise Held(
-                "stream_closed", "The cloud has closed this box's stream.", "Call support; recording goes on meanwhile."
-            )
-        await self._continue_at(state)
-        log.info("drain_resumed", next=state.next, pending=self._journal.last() - state.next + 1)
-        return state
+    def part(self, why: str) -> None:
+        """The cloud refuses to continue the present stream: `conflict` or `closed`."""
+        self._part = why
 
-    async def _state(self) -> StreamState:
-        """Where the cloud stands. Opening binds the stream to this process: done once in its life, or when there is
-        none."""
-        epoch = self._journal.epoch()
-        if self._bound:
+    def went_through(self) -> None:
+        """The cloud took something: a later fork is another story."""
+        self._forks_count = 0
+
+    async def resume(self) -> Standing:
+        """Where to go on; our cursor is where the cloud stands then.
+
+        Raises CloudRefused, Transient, RecordDamaged, and Held where a person must look.
+        """
+        await self._seal()
+        stream = self._journal.lineage().present
+        if stream.fenced and self._journal.doubt() is None:
+            raise fenced()
+        standing = await self._open(stream)
+        next_ = standing.state.next
+        pending = self._journal.last() - standing.stream.base - next_ + 1
+        log.info("drain_resumed", epoch=standing.stream.epoch, next=next_, pending=pending)
+        return standing
+
+    async def _open(self, stream: Stream) -> Standing:
+        """The present stream, bound to this process, or its parent where the cloud lacks that."""
+        state = await self._state(stream.epoch)
+        why = self._journal.doubt() or self._part or await self._parted(stream, state)
+        if why is not None:
+            return await self._fork(stream, state, why)
+        if state is None or stream.epoch not in self._bound:
             try:
-                return await self._cloud.stream(epoch)
+                state = await self._cloud.open_stream(stream)
             except CloudRefused as refused:
-                if step_after(refused.refusal) is not Step.OPEN:
+                if step_after(refused.refusal) is not Step.PARENT:
                     raise
-        state = await self._cloud.open_stream(epoch, "created")
-        self._bound = True
-        return state
+                return await self._parent_of(stream, refused)
+            self._bound.add(stream.epoch)
+            why = await self._parted(stream, state)
+            if why is not None:
+                return await self._fork(stream, state, why)
+        await self._catch_up(stream.base + state.next - 1, stream.base + state.safe)
+        return Standing(stream, state)
 
-    async def _continue_at(self, state: StreamState) -> None:
-        base = self._journal.base()
-        cursor = self._journal.cursor() - base
-        place = place_of(state.next, cursor, self._journal.last())
-        if place == "beyond":
-            raise fork(state.next)
-        if state.next > 1 and await self._journal.rechash(base + state.next - 1) != state.head:
-            raise fork(state.next)
-        if place == "ahead":
-            await self._catch_up(base + state.next - 1, base + state.safe)
+    async def _state(self, epoch: str) -> StreamState | None:
+        """The stream as the cloud has it, None when it has none. Asking binds nothing."""
+        try:
+            return await self._cloud.stream(epoch)
+        except CloudRefused as refused:
+            if step_after(refused.refusal) is not Step.OPEN:
+                raise
+            return None
+
+    async def _parent_of(self, stream: Stream, refused: CloudRefused) -> Standing:
+        """The cloud has lost what this stream continues: that comes first, as far as it is still kept here."""
+        lineage = self._journal.lineage()
+        parent = lineage.named(stream.parent.epoch) if stream.parent is not None else None
+        if parent is None or parent.fenced:
+            raise Held(refused.code, refused.text, "Call support: the cloud lacks the stream that this one continues.")
+        state = await self._state(parent.epoch)
+        if state is None or parent.epoch not in self._bound:
+            try:
+                state = await self._cloud.open_stream(parent)
+            except CloudRefused as further:
+                if step_after(further.refusal) is not Step.PARENT:
+                    raise
+                return await self._parent_of(parent, further)
+            self._bound.add(parent.epoch)
+        end = lineage.end_of(parent)
+        if not state.open or end is None or parent.base + state.next - 1 >= end:
+            raise Held(refused.code, refused.text, "Call support: the cloud does not let this stream be continued.")
+        return Standing(parent, state)
+
+    # Agreeing ---------------------------------------------------------------------------------------------------------
+
+    async def _parted(self, stream: Stream, state: StreamState | None) -> str | None:
+        """Why the cloud's stream is not ours any more, or None."""
+        if state is None:
+            return None
+        if not state.open:
+            return "closed"
+        if stream.base + state.next - 1 > self._journal.last():
+            return "beyond"
+        agrees = await self._agrees(stream, state, state.next - 1)
+        if agrees is None:  # not kept here any more: the nearest record above it that is kept speaks for it, or nothing
+            first = await self._journal.first() - stream.base
+            agrees = not 0 < first < state.next or await self._agrees(stream, state, first)
+        return None if agrees else "parted"
+
+    async def _agrees(self, stream: Stream, state: StreamState, sequence: int) -> bool | None:
+        """Whether both have the same record at `sequence`; None where one of them has none."""
+        if sequence == 0:
+            return True
+        ours = await self._journal.rechash(stream.base + sequence)
+        if sequence == state.next - 1:
+            theirs: bytes | None = state.head
+        else:
+            theirs = await self._cloud.hash_at(stream.epoch, sequence)
+        return None if ours is None or theirs is None else ours == theirs
+
+    async def _last_common(self, stream: Stream, state: StreamState) -> int | None:
+        """The highest sequence at which both agree, found by halving; None when they agree nowhere that we know of."""
+        low = max(0, await self._journal.first() - 1 - stream.base)
+        high = min(self._journal.last() - stream.base, state.next - 1)
+        if high <= low or await self._agrees(stream, state, high):
+            return high
+        if not await self._agrees(stream, state, low):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            if await self._agrees(stream, state, middle):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    # Parting ----------------------------------------------------------------------------------------------------------
+
+    async def _fork(self, stream: Stream, state: StreamState | None, why: str) -> Standing:
+        """Go on in a new epoch behind the last record in common."""
+        self._forks_count += 1
+        if self._forks_count > FORKS_MAX:
+            self._part = None  # the next attempt tries the present epoch once more
+            raise Held(
+                "fork_again",
+                "The cloud refused the new epochs of this box as well.",
+                "Call support: nothing was dropped or overwritten, and recording goes on.",
+            )
+        parent, base = await self._branch(stream, state)
+        await self._catch_up(base, self._journal.safe())
+        lost = state.next - 1 - (base - stream.base) if state is not None else 0
+        if why == "parted" and base >= self._began_at:
+            why = "beyond"  # the cloud had more than this box from its start: the box is the older copy
+        reason = "restored" if why in ("restored", "beyond") else "forked"
+        await self._journal.begin_stream(base, parent, reason)
+        self._part = None
+        await self._seal()
+        now = self._journal.lineage().present
+        log.warning("epoch_forked", why=why, epoch=now.epoch, parent=stream.epoch, common=base - stream.base)
+        self._progress.forked(why, base - stream.base, max(0, lost))
+        return await self._open(now)
+
+    async def _branch(self, stream: Stream, state: StreamState | None) -> tuple[Parent | None, int]:
+        """What the new epoch continues, and the position behind which it begins."""
+        if state is None:
+            return stream.parent, stream.base
+        common = await self._last_common(stream, state)
+        if common is None:
+            return None, await self._journal.first() - 1
+        if common == 0:
+            return Parent(stream.epoch, 0, stream.origin), stream.base
+        ours = await self._journal.rechash(stream.base + common)
+        return Parent(stream.epoch, common, ours or state.head), stream.base + common
+
+    async def _seal(self) -> None:
+        """Seal the records behind the last common one for the new epoch, in steps that let selling go on between."""
+        while self._journal.lineage().forming is not None:
+            await self._journal.seal_on()
 
     async def _catch_up(self, to: int, safe: int) -> None:
         """The cloud committed more than we heard of: move the cursor over it, batch by batch."""
-        cursor = self._journal.cursor()
-        while cursor < to:
-            records = await self._journal.batch(cursor, min(to - cursor, CATCH_UP_RECORDS_MAX), CATCH_UP_BYTES_MAX)
-            cursor = records[-1].position
-            await self._journal.advance(cursor, min(max(safe, self._journal.safe()), cursor), records)
+        while (cursor := self._journal.cursor()) < to:
+            found = await self._journal.batch(cursor, min(to - cursor, CATCH_UP_RECORDS_MAX), CATCH_UP_BYTES_MAX)
+            records = [record for record in found if record.position <= to]
+            reached = records[-1].position if records else to
+            await self._journal.advance(reached, min(max(safe, self._journal.safe()), reached), records)
 
 
-def fork(next_: int) -> Held:
-    """Our records and the cloud's are not the same history."""
+def fenced() -> Held:
+    """Another process writes this box's epoch."""
     return Held(
-        "fork",
-        f"The cloud's records and this box's differ before record {next_}.",
-        "Call support: another box may have used this identity, or an older copy was restored. Recording goes on.",
+        "fenced",
+        "Another box uploads under this box's identity, so this one has stopped uploading. It goes on recording.",
+        "Find the copy (a cloned card or disk, or a second agent) and switch it off; then run `nightsafe queue adopt`.",
     )

@@ -47,6 +47,12 @@ class Quarantine:
         Its sequence was used up when it was refused, so it is stored without counting again.
         """
         held = await self._open(number)
+        if held.reason == "cloud_refused":
+            raise Rejected(
+                "quarantine_stored",
+                f"Event {number} is stored and counted; it is the cloud that cannot take it.",
+                "Send support what `nightsafe queue quarantine show` prints, then dismiss it.",
+            )
         if held.payload is None:
             raise Rejected(
                 "quarantine_masked",

@@ -1,10 +1,11 @@
 """journal → [receipts] → broker → devices. Tells each device what is durable of its events.
 
-Coalesced: at most one receipt a device and interval, whatever arrives meanwhile. Tells only what is committed, keeps
-nothing for a broker that is away, and never slows the intake.
+Coalesced: at most one receipt a device and interval, whatever arrives meanwhile. Tells only what is committed, never
+slows the intake, and for a broker that is away keeps nothing but the answers to single events, up to a bound.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -62,7 +63,7 @@ class Receipts:
         self._journal = journal
         self._publisher = publisher
         self._limits = limits
-        self._answers: list[tuple[str, bytes, bytes | None]] = []
+        self._answers: deque[tuple[str, bytes, bytes | None]] = deque()
 
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """Queue one event's own receipt for `topic`."""
@@ -81,15 +82,23 @@ class Receipts:
 
     async def _publish_due(self) -> None:
         limits = self._limits()
-        answers, self._answers = self._answers, []
         try:
-            for topic, payload, correlation in answers:
-                await self._publisher.publish(topic, payload, correlation=correlation)
+            await self._publish_answers()
             for receipt in self._journal.receipts_due():
                 await self._publish(receipt, limits)
         except Transient as away:
             self._journal.receipts_all_due()
             log.debug("receipts_wait", code=away.code)
+
+    async def _publish_answers(self) -> None:
+        """Send the answers that wait; one that the broker did not take waits on, and those behind it."""
+        while self._answers:
+            topic, payload, correlation = self._answers[0]
+            try:
+                await self._publisher.publish(topic, payload, correlation=correlation)
+            except Rejected as refused:
+                log.warning("answer_left_out", code=refused.code)
+            self._answers.popleft()
 
     async def _publish(self, receipt: Receipt, limits: Limits) -> None:
         topic = topic_of(receipt)

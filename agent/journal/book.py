@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from agent.core.arrivals import Gap, OpenGaps, Place, Receipt, Tally
+from agent.core.arrivals import TOLD_MAX, Gap, OpenGaps, Place, Receipt, Tally
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.core.lived import Lived
@@ -19,8 +19,6 @@ from agent.journal.database import SQL
 
 AGENT: Final = "agent"
 """The device name of the box's own records."""
-TOLD_MAX: Final = 100
-"""The latest holes and refused events that a receipt names, and so what is kept of them at hand."""
 ASKED_MAX: Final = 20
 """The lowest holes of one counting that are asked for at once."""
 

@@ -5,7 +5,8 @@ Everything here happens inside one transaction on the writer's thread. It tells 
 
 import os
 import sqlite3
-from typing import Any, NamedTuple
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,6 +19,8 @@ from agent.journal.database import SQL
 
 SOUGHT_MAX = 512
 """Ids looked up by one statement."""
+CLOUD_REFUSED = "cloud_refused"
+"""Why a stored record is in quarantine: the cloud takes it in no form."""
 EXCERPT_BYTES_MAX = 4096
 """What the record of a conflict shows of the second event."""
 
@@ -213,6 +216,39 @@ class Fold:
             self._open_gap(counting, sequence)
         elif place is Place.LATE:
             self._fill_gap(counting, sequence)
+
+
+class Refusable(Protocol):
+    """A record that the cloud cannot take."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def device_epoch(self) -> int: ...
+    @property
+    def device_sequence(self) -> int | None: ...
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def event(self) -> bytes: ...
+
+
+def quarantine_record(connection: sqlite3.Connection, book: Book, record: Refusable, detail: str) -> set[EpochBook]:
+    """Put a stored record into quarantine, whole: the cloud cannot take it. Once, however often it is tried."""
+    counting = book.epochs[record.device_epoch]
+    digest = sha256(record.event).hexdigest()
+    if connection.execute(SQL["seek_quarantined"], (digest, counting.device.id)).fetchone():
+        return set()
+    excerpt = record.event[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
+    now_ms = connection.execute(SQL["read_recorded"], (record.position - 1,)).fetchone()[0]
+    row = (
+        record.position, counting.id, record.device_sequence, record.event_id, CLOUD_REFUSED, detail, digest,
+        len(record.event), excerpt, record.event, now_ms,
+    )  # fmt: skip
+    connection.execute(SQL["quarantine"], row)
+    book.quarantined_count += 1
+    counting.refused.append((record.event_id, record.device_sequence, CLOUD_REFUSED, detail))
+    return {counting}
 
 
 def _conflict(event: Event) -> Refusal:

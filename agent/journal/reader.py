@@ -73,13 +73,25 @@ class Reader:
         return await self._database.run(lambda connection: self._batch(connection, after, records_max, bytes_max))
 
     async def rechash(self, position: int) -> bytes | None:
-        """The seal of the record at `position`, None where it is not kept any more."""
+        """The seal of the record at `position`, None where neither it nor the one behind it is kept any more."""
 
         def call(connection: sqlite3.Connection) -> bytes | None:
             row = connection.execute(SQL["read_rechash"], (position,)).fetchone()
+            row = row or connection.execute(SQL["read_prevhash"], (position + 1,)).fetchone()
             return row[0] if row is not None else None
 
         return await self._database.run(call)
+
+    async def first(self) -> int | None:
+        """Position of the first record that is kept."""
+        row = await self._database.run(lambda connection: connection.execute(SQL["read_first"]).fetchone())
+        return row[0] if row is not None else None
+
+    async def missing_reason(self, first: int, last: int) -> str | None:
+        """What was said when the records at these positions were found damaged, None if nothing was."""
+        at = (first, last)
+        row = await self._database.run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
+        return row[0] if row is not None else None
 
     def _batch(self, connection: sqlite3.Connection, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         found: list[Stored] = []

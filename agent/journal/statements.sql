@@ -7,10 +7,32 @@ select venue, watermark, cursor, safe, doubt, boottime_s, boottime_boot, boottim
 insert into journal (one, venue, created_ms) values (1, ?, ?);
 
 -- name: open_stream
-insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason) values (?, ?, ?, ?, ?, ?, ?);
+insert into streams (epoch, base, origin, parent, parent_sequence, parent_rechash, reason, sealed)
+values (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: read_streams
 select epoch, base, origin, parent, parent_sequence, parent_rechash, reason, fenced, sealed from streams order by id;
+
+-- name: write_sealed
+update streams set sealed = ? where epoch = ?;
+
+-- name: write_fenced
+update streams set fenced = 1 where epoch = ?;
+
+-- name: write_doubt
+update journal set doubt = ? where one = 1;
+
+-- name: seal_record
+update records set prevhash = ?, rechash = ? where position = ?;
+
+-- name: read_first
+select position from records order by position limit 1;
+
+-- name: read_prevhash
+select prevhash from records where position = ?;
+
+-- name: read_missing_reason
+select reason from missing where first <= ? and last >= ? limit 1;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;

@@ -19,12 +19,14 @@ from agent.core.errors import Held, JournalDamaged, NightsafeError, Rejected, Tr
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
+from agent.core.lineage import Parent
 from agent.core.lived import Lived, lived
 from agent.journal import book as books
+from agent.journal import streams
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, Database
 from agent.journal.figures import journal_facts
-from agent.journal.fold import Fold, Stamp
+from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -325,6 +327,51 @@ class Journal:
         book.oldest_ms = oldest[0] if oldest else None
         return None, set(moved.values())
 
+    async def quarantine_record(self, record: Refusable, detail: str) -> None:
+        """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
+        await self._transact(lambda connection: (None, quarantine_record(connection, self._book, record, detail)))
+        self._tell_commit()
+
+    # Streams ----------------------------------------------------------------------------------------------------------
+
+    async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream behind position `base`; `seal_on` ends it."""
+        await self._change(lambda connection: streams.begin(connection, self._book, epoch, base, parent, reason))
+        log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some records for the new stream; True when it is the present one. Raises RecordDamaged."""
+        done = await self._change(lambda connection: streams.seal_on(connection, self._book))
+        if done is None:
+            return False
+        parent = done.parent and {"epoch": done.parent.epoch, "sequence": str(done.parent.sequence)}
+        data = {"condition": "forked", "epoch": done.epoch, "parent": parent, "reason": done.reason}
+        self.submit(Own("nightsafe.condition.raised", data), lambda item, outcome: None)
+        return True
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
+        await self._change(lambda connection: streams.fence(connection, self._book, epoch))
+
+    async def adopt(self, actor: str, reason: str) -> None:
+        """A person says that this box goes on although another one took its epoch: under a new one, then.
+
+        Raises Rejected when nobody did. Who and why are recorded.
+        """
+        if not self._book.lineage.present.fenced:
+            raise Rejected(
+                "adopt_none",
+                "Nobody else uploads under this box's identity, so there is nothing to adopt.",
+                "See `nightsafe status` for what holds the upload, if anything does.",
+            )
+        await self._change(lambda connection: streams.doubt(connection, self._book, "adopted"))
+        data = {"condition": "fenced", "epoch": self._book.epoch, "actor": actor, "reason": reason}
+        await self.record("nightsafe.condition.cleared", data)
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction that changes no device's figures."""
+        return await self._transact(lambda connection: (work(connection), set()))
+
     async def quarantined(self, number: int) -> tuple[str, bytes | None, str, str] | None:
         """(device, payload, reason, state) of one refused event."""
         return await self._database.run(
@@ -394,7 +441,7 @@ def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int)
         return
     connection.execute("begin immediate")
     connection.execute(SQL["create_journal"], (venue, wall_ms))
-    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created"))
+    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created", None))
     connection.execute("commit")
     log.info("journal_created", venue=venue, epoch=epoch)
 

@@ -5,7 +5,6 @@ Unix socket. TLS will wrap the listening sockets here and change nothing behind 
 """
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -16,11 +15,15 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from agent.core import cards
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import Held
 from agent.core.events import RESERVED_DEVICES, device_allowed
 from agent.lan import packets
-from agent.lan.connection import DeviceConnection, Hold
+from agent.lan.connection import DeviceConnection
+from agent.lan.phases import Hold
+from agent.lan.sockets import connected, notice_silence
+from agent.lan.stream import is_events_topic
 from agent.lan.upstream import Upstream
 
 log = structlog.get_logger()
@@ -31,8 +34,21 @@ RESPONSE_TOPIC_CHARS_MAX = 200
 """A longer Response Topic is not heeded; brokers bound a topic's levels, too."""
 BACKLOG = 512
 """New connections that the kernel holds for the gate."""
-QUEUE_FULL_S = 0.005
-"""Pause before the broker is asked again whose queue of new connections is full."""
+COUNTED = (
+    "connections_total",
+    "connections_over_limit",
+    "connect_timeouts",
+    "connects_refused",
+    "card_number_names",
+    "broker_unreachable",
+    "malformed",
+    "too_large",
+    "partial_dropped",
+    "events_total",
+    "events_qos0",
+    "spoofed",
+)
+"""What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -46,6 +62,9 @@ class Limits(msgspec.Struct, frozen=True):
     partial_bytes_max: int
     refuse_delay_s: float
     linger_s: float
+    keepalive_idle_s: int
+    keepalive_interval_s: int
+    keepalive_probes_max: int
 
     @property
     def packet_bytes_max(self) -> int:
@@ -113,7 +132,7 @@ class Gate:
         self._connections: set[DeviceConnection] = set()
         self._starved: set[DeviceConnection] = set()
         self._joins: asyncio.TaskGroup | None = None
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self.partial_bytes = 0
         self.settled = asyncio.Event()
         """Set whenever a connection has acknowledged what was due, or is gone."""
@@ -161,6 +180,9 @@ class Gate:
                 "`systemctl disable --now mosquitto`), or change [gate] listen.",
             ) from error
         stack.callback(server.close)
+        limits = self.limits
+        for listener in server.sockets:
+            notice_silence(listener, limits.keepalive_idle_s, limits.keepalive_interval_s, limits.keepalive_probes_max)
         return server
 
     def _accept(self) -> asyncio.Protocol:
@@ -190,8 +212,8 @@ class Gate:
         """Count one of what the counters call `name`."""
         self._counts[name] += 1
 
-    def name_of(self, connect: packets.Connect) -> tuple[str, bytes]:
-        """Who connects, and the CONNECT to pass on. PermissionError, with words, for a reserved name."""
+    def name_of(self, connect: packets.Connect, peer: str) -> tuple[str, bytes]:
+        """Who connects, and the CONNECT to pass on. PermissionError, with words, for what must not reach the broker."""
         if connect.username is not None:
             name, forwarded = connect.username, packets.packet(packets.CONNECT << 4, connect.body)
         elif self._open_to_all:
@@ -201,7 +223,26 @@ class Gate:
             name, forwarded = "", packets.packet(packets.CONNECT << 4, connect.body)
         if name.lower() in RESERVED_DEVICES:
             raise PermissionError(f'the name "{name}" is the box\'s own: give the device another one')
+        if not cards.text_clean(name):
+            self._card_number_name(peer)
+            raise PermissionError(
+                "the name looks like a card number, and names are written down: give the device another"
+            )
+        if self._open_to_all and connect.will_topic is not None:
+            self._check_will(name, connect.will_topic)
         return name, forwarded
+
+    def _check_will(self, name: str, topic: str) -> None:
+        """Without an access list only the gate knows whose will this is: it would come as the other device's event."""
+        if is_events_topic(topic.encode()) and not (device_allowed(name) and topic == events_topic(name)):
+            self.spoofed(name, topic)
+            raise PermissionError(f"{name} may leave a will with events at {events_topic(name)} only")
+
+    def _card_number_name(self, peer: str) -> None:
+        """A name that must not reach the disk, neither here nor in the broker's log."""
+        say = log.debug if self._counts["card_number_names"] else log.warning
+        self._counts["card_number_names"] += 1
+        say("connect_refused", peer=peer, reason="card_number", hint="Give the device a name that is no card number.")
 
     def join(self, connection: DeviceConnection, connect: bytes) -> asyncio.Task[None]:
         """Open the device's way to the broker and send its CONNECT there."""
@@ -211,7 +252,7 @@ class Gate:
     async def _join(self, connection: DeviceConnection, connect: bytes) -> None:
         try:
             async with asyncio.timeout(self.limits.connect_timeout_s):
-                loop, broker = asyncio.get_running_loop(), await _connected(self._broker_socket)
+                loop, broker = asyncio.get_running_loop(), await connected(self._broker_socket)
                 _, upstream = await loop.create_unix_connection(lambda: Upstream(connection), sock=broker)
         except (OSError, TimeoutError):
             self._counts["broker_unreachable"] += 1
@@ -225,7 +266,7 @@ class Gate:
         """How the body of a PUBLISH to the device's events topic begins; empty when it may not send events."""
         if not device_allowed(device):
             return b""
-        topic = f"pos/v1/{device}/events".encode()
+        topic = events_topic(device).encode()
         return len(topic).to_bytes(2, "big") + topic
 
     def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
@@ -238,9 +279,9 @@ class Gate:
         self._starved.add(connection)
 
     def spoofed(self, device: str, topic: str) -> None:
-        """A device tried another's events topic."""
+        """A device tried another's events topic, by publishing or in its will."""
         self._counts["spoofed"] += 1
-        self._listeners.spoofed(device, topic)
+        self._listeners.spoofed(device, topic if cards.text_clean(topic) else cards.masked(topic.encode()).decode())
 
     def answer(self, device: str, asked: packets.PublishProperties, item: Item, outcome: Outcome) -> None:
         """Send an event's own receipt where the device asked for it, if that is its own place."""
@@ -256,21 +297,6 @@ class Gate:
             connection.release(Hold.ROOM)
 
 
-async def _connected(path: Path) -> socket.socket:
-    """A connection to a Unix socket. When many devices come at once, its queue of ten is full: then wait for room.
-
-    asyncio's own connect takes the kernel's "try again" for "under way", which it never is on a Unix socket.
-    """
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        made.setblocking(False)
-        while True:
-            try:
-                made.connect(str(path))
-            except BlockingIOError:
-                await asyncio.sleep(QUEUE_FULL_S)
-            else:
-                return made
-    except BaseException:
-        made.close()
-        raise
+def events_topic(device: str) -> str:
+    """Where this device's events go."""
+    return f"pos/v1/{device}/events"

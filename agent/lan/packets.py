@@ -66,7 +66,7 @@ class BadAuthentication(Exception):
 
 
 class Connect(NamedTuple):
-    """A CONNECT, parsed whole. `username` is None without one.
+    """A CONNECT, parsed whole. `username` and `will_topic` are None without one.
 
     `tells_problems`: reason strings are wanted (Request Problem Information) and fit into the client's packets.
     """
@@ -76,6 +76,7 @@ class Connect(NamedTuple):
     keep_alive_s: int
     client_id: str
     username: str | None
+    will_topic: str | None
     tells_problems: bool
     username_at: int
     body: bytes
@@ -219,17 +220,19 @@ def parse_connect(body: bytes) -> Connect:
         room = int.from_bytes(found.get(_MAXIMUM_PACKET_SIZE, b"\xff\xff\xff\xff"), "big")
         tells_problems = found.get(_REQUEST_PROBLEM_INFORMATION) != b"\0" and room >= ANSWER_BYTES_MAX
     client_id = fields.text()
+    will_topic = None
     if flags & 0x04:
         if level == V5:
             list(fields.properties(_WILL_PROPERTIES))
-        _check_will_topic(fields.text())
+        will_topic = fields.text()
+        _check_will_topic(will_topic)
         fields.blob()
     username_at = fields.at
     username = fields.text() if flags & 0x80 else None
     if flags & 0x40:
         fields.blob()
     fields.end()
-    return Connect(level, flags, keep_alive_s, client_id, username, tells_problems, username_at, body)
+    return Connect(level, flags, keep_alive_s, client_id, username, will_topic, tells_problems, username_at, body)
 
 
 def _check_connect_flags(level: int, flags: int) -> None:

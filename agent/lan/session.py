@@ -5,7 +5,7 @@ The only module that knows aiomqtt. A message is acknowledged when its outcome i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -54,6 +54,11 @@ class Session:
         self._client: aiomqtt.Client | None = None
         self._on_connect: list[Callable[[], None]] = []
         self.connects_count = 0
+        self._will_events_count = 0
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name, which only grow: `will_events` came as a device's will and were handed to ingest."""
+        return {"will_events": self._will_events_count}
 
     def on_connect(self, call: Callable[[], None]) -> None:
         """Call `call` whenever the broker is new to us: it may have forgotten what it retained."""
@@ -138,6 +143,7 @@ class Session:
         elif message.retain:
             acknowledge()  # `retain` on an event is ignored
         else:
+            self._will_events_count += 1
             self._messages.will_event(device, payload, lambda item, outcome: _told(acknowledge, outcome))
 
     def _acknowledge(self, client: aiomqtt.Client, mid: int, qos: int) -> None:

@@ -61,6 +61,7 @@ UNITS: Final[Mapping[str, str]] = {
     "depth": "levels",
     "shown": "entries",
     "declines": "payments",
+    "probes": "probes",
     "port": "port number",
 }
 """The unit that a name ends or begins with."""

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 
+from agent.core.arrivals import TOLD_MAX
+
 Reload = Literal["live", "restart", "never"]
 """When a changed value takes effect: at once, at the next start, or never for an existing journal."""
 
@@ -168,6 +170,14 @@ class GateSettings(Section, frozen=True):
     linger_s: Annotated[
         float, restart("Time a closing connection has to take what was already written to it.", ge=0, le=60)
     ] = 5.0
+    keepalive_idle_s: Annotated[
+        int, restart("Silence of a device after which TCP itself asks whether it is still there.", ge=1, le=3_600)
+    ] = 30
+    keepalive_interval_s: Annotated[int, restart("Time that the device has to answer that.", ge=1, le=600)] = 10
+    keepalive_probes_max: Annotated[
+        int,
+        restart("So often it is asked in vain; then it is gone, as when it takes nothing for this long.", ge=1, le=100),
+    ] = 3
 
 
 class DeviceSettings(Section, frozen=True):
@@ -240,8 +250,8 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
-    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=1_000)] = 100
-    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=1_000)] = 100
+    gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
+    refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     excerpt_bytes_max: Annotated[
         int, restart("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
     ] = 4_096
@@ -288,12 +298,19 @@ class DrainSettings(Section, frozen=True):
 class UplinkSettings(Section, frozen=True):
     """Telling whether the cloud can be reached; for people and pacing only."""
 
-    probe_interval_s: Annotated[float, live("Time between two probes while nothing is uploaded.", ge=1, le=3_600)] = (
-        10.0
-    )
+    probe_interval_s: Annotated[
+        float,
+        live(
+            'Longest time between two probes while nothing is uploaded. From a dead link to "offline" it takes at most '
+            "this, the longer of probe_timeout_s and offline_debounce_s, and 1.5 s: 14 s unless changed.",
+            ge=1,
+            le=3_600,
+        ),
+    ] = 2.5
     probe_timeout_s: Annotated[float, live("Time for one probe.", gt=0, le=60)] = 5.0
     offline_debounce_s: Annotated[
-        float, live('How long a failure lasts before people read "offline".', ge=0, le=600)
+        float,
+        live('How long a failure lasts, from the start of its probe, before people read "offline".', ge=0, le=600),
     ] = 10.0
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30
 

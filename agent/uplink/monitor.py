@@ -2,6 +2,9 @@
 
 Probes only while uploads bring no news of their own. Never decides what evidence means, and nobody waits for it: a
 probe in flight delays neither recording nor uploading.
+
+From a dead link to an "offline" that people read it takes at most `offline_within_s`: the pause since the last news,
+and the debounce, which runs from the failed probe's beginning; news, due probe and debounce are each seen a look later.
 """
 
 import asyncio
@@ -21,7 +24,7 @@ log = structlog.get_logger()
 LOOK_INTERVAL_S: Final = 0.5
 """How often the drain's results and the debounce are looked at, in seconds."""
 PROBE_JITTER: Final = 0.2
-"""Each pause between two probes is up to this share shorter or longer, so that venues do not probe in step."""
+"""Each pause between two probes is up to this share shorter, never longer, so that venues do not probe in step."""
 CONFIRM_INTERVAL_S: Final = 3.0
 """Longest pause between probes while an offline is fresh and people do not read it yet, in seconds."""
 CHANGES_MAX: Final = 1_000
@@ -64,6 +67,11 @@ class Limits(Protocol):
     def offline_debounce_s(self) -> float: ...
 
 
+def offline_within_s(limits: Limits) -> float:
+    """Longest time from a dead link until people read "offline", in seconds, while nothing is uploaded."""
+    return limits.probe_interval_s + max(limits.probe_timeout_s, limits.offline_debounce_s) + 3 * LOOK_INTERVAL_S
+
+
 class Monitor:
     """The uplink's stage. `reached` is called when the cloud answers while the drain sits out a pause for no answer."""
 
@@ -91,6 +99,7 @@ class Monitor:
         self._jitter = 0.0
         self._probe_now = asyncio.Event()
         self._probe_now.set()
+        self._asking: asyncio.Timeout | None = None
         self._listeners: list[Callable[[], None]] = []
         self._changes: deque[Reading] = deque([self._uplink.raw], maxlen=CHANGES_MAX)
 
@@ -135,6 +144,7 @@ class Monitor:
             self._news_s = at_s
             heard = machine.upload_succeeded if failure is None else machine.upload_answered
             self._adopt(heard(self._uplink, at_s, debounce_s))
+            self._abandon_probe()
         if failure != self._failure:
             self._failure = failure
             self._adopt(_with_failure(self._uplink, failure, at_s, debounce_s))
@@ -148,16 +158,32 @@ class Monitor:
         """How long no news is good enough: shorter while an offline is fresh and people do not read it yet."""
         shown_late = self._uplink.raw.state != self._uplink.shown.state
         wanted_s = min(interval_s, CONFIRM_INTERVAL_S) if shown_late else interval_s
-        return wanted_s * (1 + self._jitter)
+        return wanted_s * (1 - self._jitter)
 
     async def _keep_probing(self) -> None:
         while True:
             await self._probe_now.wait()
             began_s = self._clock.boottime_s()
-            result = await self._probe.ask(self._limits().probe_timeout_s)
+            try:
+                async with asyncio.timeout(None) as self._asking:
+                    result = await self._probe.ask(self._limits().probe_timeout_s)
+            except TimeoutError:
+                continue
+            finally:
+                self._asking = None
             self._take_probe(result, began_s)
-            self._jitter = PROBE_JITTER * (2 * self._chance() - 1)
+            self._jitter = PROBE_JITTER * self._chance()
             self._probe_now.clear()
+
+    def _abandon_probe(self) -> None:
+        """The cloud has just answered an upload, which outweighs a probe that began before: the pause begins anew.
+
+        Waiting for it would put off the next one, whose failure will count.
+        """
+        self._probe_now.clear()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.reschedule(asyncio.get_running_loop().time())
 
     def _take_probe(self, result: ProbeResult, began_s: float) -> None:
         at_s = self._news_s = self._clock.boottime_s()

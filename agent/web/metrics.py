@@ -19,6 +19,8 @@ from agent.core.status import DeviceStatus, Snapshot
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 _NOT_IN_NAMES = re.compile("[^a-z0-9_]")
+_GATE_NOW: Final = {"connections": "open_connections"}
+"""What the gate says of this moment, and its name here; all else that it counts only grows."""
 
 
 class Metrics(Collector):
@@ -91,11 +93,13 @@ def _journal(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _gate(snapshot: Snapshot) -> Iterator[Metric]:
-    """The gate's own counters; a name that ends in `_total` only ever grows."""
+    """What the gate and the session behind it have counted; whatever only grows ends in `_total`."""
     for key, value in sorted(snapshot.details.gate.items()):
-        name = "nightsafe_gate_" + _NOT_IN_NAMES.sub("_", key.lower())
-        make = _counter if name.endswith("_total") else _gauge
-        yield make(name.removesuffix("_total"), "The gate's own count.", value)
+        if now := _GATE_NOW.get(key):
+            yield _gauge(f"nightsafe_gate_{now}", "As it is now.", value)
+        else:
+            name = _NOT_IN_NAMES.sub("_", key.lower().removesuffix("_total"))
+            yield _counter(f"nightsafe_gate_{name}", "Counted since the start.", value)
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:

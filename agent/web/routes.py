@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import aiohttp_jinja2
@@ -49,6 +49,13 @@ class Quarantine(Protocol):
     async def resubmit(self, number: int, actor: str, note: str) -> None: ...
 
 
+class Acts(NamedTuple):
+    """What may be done through the Unix socket; `adopt` takes who decides, and why."""
+
+    quarantine: Quarantine
+    adopt: Callable[[str, str], Awaitable[None]]
+
+
 class Decision(msgspec.Struct):
     """Who decides, and why."""
 
@@ -56,8 +63,8 @@ class Decision(msgspec.Struct):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
-def make_app(source: Source, terms: Terms, quarantine: Quarantine | None = None) -> web.Application:
-    """The application for one listener; `quarantine` only for one that may act."""
+def make_app(source: Source, terms: Terms, acts: Acts | None = None) -> web.Application:
+    """The application for one listener; `acts` only for one that may act."""
     app = web.Application(middlewares=[guard(terms, _style_hash())])
     aiohttp_jinja2.setup(
         app, loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -73,21 +80,30 @@ def make_app(source: Source, terms: Terms, quarantine: Quarantine | None = None)
             web.get("/api/v1/status", partial(_status, source)),
         ]
     )
-    if terms.acts and quarantine is not None:
+    if terms.acts and acts is not None:
         base = "/api/v1/quarantine/{number:[1-9][0-9]{0,11}}"
         app.add_routes(
             [
-                web.post(base + "/dismiss", partial(_decide, quarantine.dismiss)),
-                web.post(base + "/resubmit", partial(_decide, quarantine.resubmit)),
+                web.post(base + "/dismiss", partial(_decide, _numbered(acts.quarantine.dismiss))),
+                web.post(base + "/resubmit", partial(_decide, _numbered(acts.quarantine.resubmit))),
+                web.post("/api/v1/queue/adopt", partial(_decide, lambda request: acts.adopt)),
             ]
         )
     return app
 
 
-async def _decide(act: Callable[[int, str, str], Awaitable[None]], request: web.Request) -> web.StreamResponse:
+Act = Callable[[str, str], Awaitable[None]]
+
+
+def _numbered(act: Callable[[int, str, str], Awaitable[None]]) -> Callable[[web.Request], Act]:
+    """`act` on the entry that the address names."""
+    return lambda request: partial(act, int(request.match_info["number"]))
+
+
+async def _decide(act_of: Callable[[web.Request], Act], request: web.Request) -> web.StreamResponse:
     try:
         decision = msgspec.json.decode(await request.read(), type=Decision)
-        await act(int(request.match_info["number"]), decision.actor, decision.reason)
+        await act_of(request)(decision.actor, decision.reason)
     except msgspec.DecodeError as error:
         return problem(request, 400, "Bad Request", str(error))
     except NightsafeError as error:

@@ -20,7 +20,7 @@ from aiohttp import web
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.web.guard import Terms
-from agent.web.routes import Quarantine, Source, make_app
+from agent.web.routes import Acts, Source, make_app
 
 log = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class Web:
         state_directory: Path,
         names: frozenset[str] = frozenset(),
         condition: Callable[[str, str | None], None] = lambda name, words: None,
-        quarantine: Quarantine | None = None,
+        acts: Acts | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: tuple[tuple[str, int], ...] = ()
@@ -68,7 +68,7 @@ class Web:
         self._socket_path = state_directory / SOCKET_NAME
         self._names = names
         self._condition = condition
-        self._quarantine = quarantine
+        self._acts = acts
         self._refused = False
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -78,7 +78,7 @@ class Web:
             here = bind_socket(self._socket_path)
             stack.callback(self._socket_path.unlink, missing_ok=True)
             terms = Terms(names=None, plain_api=True, acts=True)
-            servers = [await serve(stack, self._source, terms, [here], self._quarantine)]
+            servers = [await serve(stack, self._source, terms, [here], self._acts)]
             seen_s: dict[web.RequestHandler, float] = {}
             await self._open_address(stack, servers)
             ready()
@@ -116,13 +116,13 @@ async def serve(
     source: Source,
     terms: Terms,
     sockets: list[socket.socket],
-    quarantine: Quarantine | None = None,
+    acts: Acts | None = None,
 ) -> web.Server:
     """Serve the pages on bound sockets until `stack` closes; it owns the sockets from now on."""
     for one in sockets:
         stack.callback(one.close)
     runner = web.AppRunner(
-        make_app(source, terms, quarantine),
+        make_app(source, terms, acts),
         access_log=None,
         keepalive_timeout=IDLE_S_MAX,
         lingering_time=0,

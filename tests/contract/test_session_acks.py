@@ -5,7 +5,6 @@ settled does not.
 """
 
 import asyncio
-import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ from agent.core.arrivals import Item, Outcome, Own
 from agent.lan.broker import Broker, Limits
 from agent.lan.session import Session
 from tests.integration.mqtt import connect, publish
+from tests.tools import needs
 
 ITEM = Own("nightsafe.test", {})
 TOPIC = "pos/v1/till-1/events"
@@ -50,8 +50,7 @@ class Listener:
 @pytest.fixture
 async def broker() -> AsyncIterator[Broker]:
     """A running Mosquitto. Its folder's path is short, for its Unix socket."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
-        pytest.skip("mosquitto is not installed")
+    needs("mosquitto")
     with tempfile.TemporaryDirectory(prefix="ns-") as folder:
         limits = Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 0.1, 1.0)
         made = Broker(Path(folder), True, limits)
@@ -78,14 +77,14 @@ async def session(broker: Broker) -> AsyncIterator[Listener]:
         await running
 
 
-def say(broker: Broker, payload: bytes, qos: int = 1) -> None:
+def say(broker: Broker, payload: bytes, qos: int = 1, topic: str = TOPIC) -> None:
     """A device's word that goes past the gate; returns when Mosquitto has taken it."""
     with socket.socket(socket.AF_UNIX) as device:
         device.settimeout(5)
         device.connect(str(broker.socket))
         device.sendall(connect("till-1", username="till-1"))
         assert device.recv(4)[:2] == b"\x20\x02"
-        device.sendall(publish(TOPIC, payload, qos=qos))
+        device.sendall(publish(topic, payload, qos=qos))
         if qos:
             assert device.recv(4)[0] >> 4 == 4
         device.sendall(b"\xe0\x00")
@@ -145,6 +144,15 @@ async def test_an_outcome_that_comes_after_the_session_ended_acknowledges_nothin
     async with session(broker) as third:
         payload, _ = await third.next()
         assert payload == b"one"
+
+
+@pytest.mark.parametrize("whose", ["agent", "venue", "nightsafe", "Till_1"])
+async def test_what_comes_under_a_name_that_is_no_devices_is_nobodys_word(broker: Broker, whose: str) -> None:
+    async with session(broker) as listener:
+        say(broker, b"foul", topic=f"pos/v1/{whose}/events")
+        say(broker, b"good")
+        payload, _ = await listener.next()
+        assert payload == b"good"
 
 
 async def test_what_was_published_while_the_agent_was_away_is_heard_after_it(broker: Broker) -> None:

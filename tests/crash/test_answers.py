@@ -134,16 +134,13 @@ def test_a_record_that_the_cloud_rejects_is_told_and_the_rest_goes_on(venue: Ven
 
 
 UNKNOWN: dict[str, Line] = {
-    "409 fenced": problem(409, "fenced"),
-    "409 conflict": problem(409, "conflict", sequence=3),
     "409 of a new kind": problem(409, "something-new"),
-    "410": problem(410, "closed", successor="0199c0de-0000-7000-8000-00000000ffff"),
+    "410 of somebody else": problem(410),
     "403": problem(403, "forbidden"),
     "404 of a new kind": problem(404, "not-found"),
     "418": problem(418, "teapot"),
     "451": problem(451),
     "a next before the batch": lambda answer: answer | {"next": 1},
-    "another head": lambda answer: answer | {"head": "00" * 32},
     "safe beyond next": lambda answer: answer | {"safe": answer["next"] + 5},
 }
 
@@ -210,6 +207,12 @@ def test_a_next_behind_the_batch_moves_nothing_until_the_cloud_was_asked(venue: 
     upload(venue, 20, lambda answer: answer | {"next": answer["next"] + 1000})
     venue.settle()
     assert "drain_held" not in venue.box.text[said:]
+
+
+def test_another_head_moves_nothing_until_the_cloud_was_asked(venue: Venue) -> None:
+    upload(venue, 20, lambda answer: answer | {"head": "00" * 32})
+    venue.settle()
+    assert venue.condition("forked") is None
 
 
 def test_what_the_cloud_cannot_read_is_sent_smaller_down_to_one_record(venue: Venue) -> None:

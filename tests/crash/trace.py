@@ -4,16 +4,14 @@ One trace file for all threads: a call's entry and exit are told apart wherever 
 """
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from tests.integration.machine import until
+from tests.tools import cannot_run, needs
 
 CALLS = "fdatasync,fsync,pwrite64,write,writev,read,recvfrom,recvmsg,sendto,sendmsg"
 SHOWN_BYTES = 16_384
@@ -39,12 +37,11 @@ class Call(NamedTuple):
 
 
 def needs_strace() -> None:
-    """Skips the test where nothing can be traced."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed; scripts/setup --dev installs it")
+    """Skips the test where nothing can be traced; fails it under CI."""
+    needs("strace")
     tried = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
     if "not permitted" in tried.stderr:
-        pytest.skip("this system permits no ptrace, so strace sees nothing")
+        cannot_run("this system permits no ptrace, so strace sees nothing")
 
 
 @contextmanager

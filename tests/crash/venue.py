@@ -1,7 +1,6 @@
 """A box whose way to the cloud can be harmed: box → proxy → front → cloud; at the end all of them must agree."""
 
 import random
-import shutil
 import socket
 import sqlite3
 from collections.abc import Mapping
@@ -11,14 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pytest
-
 from tests.crash.front import Front
 from tests.crash.judge import Disk, chained
 from tests.crash.proxy import Proxy
 from tests.integration.machine import Box, CloudServer, until
 from tests.integration.mqtt import Device
 from tests.sales import counted
+from tests.tools import needs
 
 NO_SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 SETTLE_MAX_S = 30.0
@@ -51,8 +49,7 @@ def quick_cloud() -> CloudServer:
 
 def quick_box(cloud_url: str = "http://127.0.0.1:9", settings: Mapping[str, Mapping[str, Any]] = NO_SETTINGS) -> Box:
     """A box that comes back quickly, not started yet; skips the test where there is no mosquitto."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
-        pytest.skip("mosquitto is not installed")
+    needs("mosquitto")
     made = Box(cloud_url, {table: {**QUICK.get(table, {}), **settings.get(table, {})} for table in {*QUICK, *settings}})
     made.settings["gate"]["listen"] = [f"127.0.0.1:{steady_port()}"]
     return made

@@ -61,7 +61,7 @@ class Box:
             versions={"nightsafe": "0.1.0"},
             journal=status.journal_status(journal),
             drain=status.drain_status(self.drain),
-            gate={"connections": 2, "events_total": 100, "odd-name": 1},
+            gate={"connections": 2, "connections_total": 7, "events_total": 100, "odd-name": 1},
             uptime_s=17,
         )
         return Snapshot(status=now, details=details)

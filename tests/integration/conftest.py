@@ -1,6 +1,5 @@
 """Machines for the integration tests: one box and one cloud for all tests that leave them as they are, and new ones."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from tests.integration.machine import Box, CloudServer
 from tests.sales import new_name
+from tests.tools import needs
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,7 @@ def cloud() -> Iterator[CloudServer]:
 @pytest.fixture(scope="session")
 def box(cloud: CloudServer) -> Iterator[Box]:
     """A running agent that several tests share: each takes names of its own, and none stops it or breaks its parts."""
-    if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
-        pytest.skip("mosquitto is not installed")
+    needs("mosquitto")
     shared = Box(cloud.url)
     try:
         yield shared.start()
@@ -51,6 +50,7 @@ def new_cloud() -> Iterator[Callable[[], CloudServer]]:
 @pytest.fixture
 def new_box() -> Iterator[Callable[..., Box]]:
     """Makes boxes of the test's own, not started yet: `new_box(cloud_url, gate={…})`."""
+    needs("mosquitto")
     with ExitStack() as stack:
 
         def make(cloud_url: str = "http://127.0.0.1:9", **settings: dict[str, Any]) -> Box:

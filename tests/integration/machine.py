@@ -251,6 +251,11 @@ class Box(Process):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=5) as answer:
             return json.load(answer)
 
+    def metrics(self) -> str:
+        """What `/metrics` says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+
     def status(self) -> Any:
         """`/api/v1/status`."""
         return self.get("/api/v1/status")

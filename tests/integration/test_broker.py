@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
@@ -16,6 +15,7 @@ from tests.integration import mqtt
 from tests.integration.machine import Box, until
 from tests.integration.mqtt import V4, V5, Device, Wire
 from tests.sales import counted, event, new_name
+from tests.tools import needs
 
 both_levels = pytest.mark.parametrize("level", [V4, V5], ids=["v311", "v5"])
 
@@ -31,7 +31,7 @@ def listeners(box: Box, *kinds: str) -> set[str]:
     }
 
 
-@pytest.mark.skipif(shutil.which("ss") is None, reason="iproute2 is not installed")
+@pytest.mark.needs("ss")
 def test_only_the_gate_and_the_page_listen_on_the_network(box: Box) -> None:
     assert listeners(box, "-t") == {f"127.0.0.1:{box.port}", f"127.0.0.1:{box.web_port}"}
     assert listeners(box, "-u") == set()
@@ -105,8 +105,7 @@ def test_the_receipt_of_an_older_epoch_moves_to_its_own_topic(new_box: Callable[
 @pytest.fixture(scope="module")
 def closed() -> Iterator[Box]:
     """A box that knows two devices and lets nobody else in."""
-    if shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto_passwd is not installed")
+    needs("mosquitto", "mosquitto_passwd")
     box = Box(settings={"devices": {"open": False}})
     try:
         box.start()

@@ -213,6 +213,29 @@ def test_reserved_names_are_refused_as_user_name_and_as_client_id(box: Box, rese
 
 
 @both_levels
+@pytest.mark.parametrize("name", ["4111111111111111", "till-4111-1111-1111-1111", "5500 0000 0000 0004"])
+def test_A1_3_a_name_that_is_a_card_number_is_refused_and_stands_nowhere(box: Box, name: str, level: int) -> None:
+    before = box.counts()["card_number_names"]
+    for hello in (mqtt.connect("some-till", username=name, level=level), mqtt.connect(name, level=level)):
+        with Wire(box.port) as wire:
+            (got,) = wire.send(hello).rest()
+            assert (got.kind, got.body[1]) == (mqtt.CONNACK, 0x87 if level == V5 else 5)
+            assert level == V4 or "looks like a card number" in (got.reason_string or "")
+            assert level == V4 or name not in (got.reason_string or "")
+    assert box.counts()["card_number_names"] == before + 2
+    assert "reason=card_number" in next(line for line in box.text.splitlines() if "event=connect_refused" in line)
+    for path in [box.log, *box.state.rglob("*")]:
+        assert not path.is_file() or name.encode() not in path.read_bytes(), path
+
+
+@both_levels
+@pytest.mark.parametrize("name", ["till-20261122103000", "5000159461122", "0199c0de-0000-7000-8000-000000000000"])
+def test_a_name_with_many_digits_that_is_no_card_number_comes_in(box: Box, name: str, level: int) -> None:
+    with Device(box.port, name, level=level) as device:
+        assert len(device.tell(event()).body) == 2
+
+
+@both_levels
 def test_without_a_user_name_the_client_id_is_the_device_where_any_may_connect(box: Box, name: str, level: int) -> None:
     payload = event()
     with Wire(box.port) as wire:
@@ -303,30 +326,65 @@ def test_a_pubrel_for_an_id_that_is_not_the_gates_goes_to_mosquitto(box: Box, na
 
 
 @both_levels
-def test_a_will_on_the_own_events_topic_is_stored(box: Box, name: str, level: int) -> None:
+def test_a_will_on_the_own_events_topic_is_stored_and_counted(box: Box, name: str, level: int) -> None:
     payload = event()
     topic = f"pos/v1/{name}/events"
+    before = box.counts()["will_events"]
     with Wire(box.port) as wire:
         wire.send(mqtt.connect(name, username=name, level=level, will=(topic, payload)))
         assert wire.packet().kind == mqtt.CONNACK
     until(lambda: box.stored(name), "the will is stored")
     assert box.stored(name) == [payload]
+    assert box.counts()["will_events"] == before + 1
+    assert f"\nnightsafe_gate_will_events_total {before + 1}.0\n" in box.metrics()
 
 
-@pytest.mark.parametrize("whose", ["agent", "venue", "nightsafe", "Till_1"])
-def test_a_will_for_what_is_no_device_is_stored_by_nobody(box: Box, name: str, whose: str) -> None:
-    """Where any may connect there is no access list: the agent's own door still knows what a device is."""
-    before = len(box.stored(whose))
+@both_levels
+@pytest.mark.parametrize("whose", ["till-another", "agent", "venue", "nightsafe", "Till_1"])
+def test_a_will_on_anothers_events_topic_ends_the_connect_where_any_may_connect(
+    box: Box, name: str, whose: str, level: int
+) -> None:
+    """There is no access list then: the broker would publish it, and it would come as the other's event."""
+    before = box.counts()
     foul, good = event(), event()
+    for username in (name, None):
+        with Wire(box.port) as wire:
+            wire.send(mqtt.connect(name, username=username, level=level, will=(f"pos/v1/{whose}/events", foul)))
+            (got,) = wire.rest()
+            assert (got.kind, got.body[1]) == (mqtt.CONNACK, 0x87 if level == V5 else 5)
+            assert level == V4 or f"pos/v1/{name}/events" in (got.reason_string or "")
     with Wire(box.port) as wire:
-        wire.send(mqtt.connect(name, username=name, will=(f"pos/v1/{whose}/events", foul)))
-        assert wire.packet().kind == mqtt.CONNACK
-    with Wire(box.port) as wire:
-        wire.send(mqtt.connect(name, username=name, will=(f"pos/v1/{name}/events", good)))
-        assert wire.packet().kind == mqtt.CONNACK
-    until(lambda: box.stored(name), "the second will is stored, which came behind the first")
+        wire.send(mqtt.connect(name, username=name, level=level, will=(f"pos/v1/{name}/events", good)))
+        assert wire.packet().body[1] == 0
+    until(lambda: box.stored(name), "the own will is stored, which came behind the others")
     assert foul not in box.stored(whose)
-    assert box.rows("select 1 from devices where device = ?", whose) == ([(1,)] if whose == "agent" and before else [])
+    assert box.device(whose) is None or whose == "agent"
+    after = box.counts()
+    assert after["spoofed"] == before["spoofed"] + 2
+    assert after["connects_refused"] == before["connects_refused"] + 2
+    attention = next(one for one in box.status()["conditions"] if one["id"] == f"spoofed:{name}")
+    assert attention["attention"]
+    assert f"pos/v1/{whose}/events" in attention["text"]
+
+
+def test_a_name_that_no_device_may_bear_leaves_no_will_with_events_either(box: Box) -> None:
+    with Wire(box.port) as wire:
+        (got,) = wire.send(mqtt.connect("x", username="Till_9", will=("pos/v1/Till_9/events", event()))).rest()
+        assert (got.kind, got.body[1]) == (mqtt.CONNACK, 5)
+
+
+@pytest.mark.parametrize("topic", ["pos/v1/till-another/state", "pos/v1/till-another/events/x", "a/b"])
+def test_a_will_on_any_other_topic_is_the_brokers_business(box: Box, name: str, topic: str) -> None:
+    with Wire(box.port) as wire:
+        assert wire.send(mqtt.connect(name, username=name, will=(topic, b"{}"))).packet().body[1] == 0
+
+
+def test_A1_3_a_card_number_in_anothers_topic_is_told_to_nobody(box: Box, name: str) -> None:
+    with Device(box.port, name, level=V5) as device:
+        assert device.tell(event(), topic="pos/v1/4111111111111111/events").reason == 0x87
+    text = next(one["text"] for one in box.status()["conditions"] if one["id"] == f"spoofed:{name}")
+    assert "4111" not in text
+    assert "****" in text
 
 
 @both_levels

@@ -1,6 +1,5 @@
 """Starting and stopping: what a box refuses to start with, and what it has kept when it is told to stop."""
 
-import shutil
 import socket
 import sqlite3
 import stat
@@ -10,12 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import pytest
-
 from tests.integration import mqtt
 from tests.integration.machine import NIGHTSAFE, START_MAX_S, Box, until
 from tests.integration.mqtt import V4, V5, Device, Gone
 from tests.sales import counted, event
+from tests.tools import needs
 
 
 def refused(box: Box) -> tuple[int, str]:
@@ -188,8 +186,7 @@ def test_what_was_stored_is_known_after_a_restart_and_after_a_kill(new_box: Call
 
 
 def test_a_killed_agent_leaves_no_mosquitto_behind(new_box: Callable[..., Box]) -> None:
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not installed")
+    needs("setpriv")
     box = new_box().start()
     broker = box.mosquitto_pid()
     box.kill()

@@ -4,7 +4,6 @@ They publish events and hear what became of them; and everything else they do is
 """
 
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from tests.sales import counted, event, new_name
 VERSIONS = {"v311": MQTTProtocolVersion.MQTTv311, "v5": MQTTProtocolVersion.MQTTv5}
 V5 = MQTTProtocolVersion.MQTTv5
 
-needs_tools = pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients are not installed")
+needs_tools = pytest.mark.needs("mosquitto_pub", "mosquitto_sub")
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 

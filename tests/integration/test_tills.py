@@ -4,7 +4,6 @@ A plain broker stands in for the box where the test itself plays what the box sa
 """
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from agent.tills.words import Habits, TillSettings
 
 WAIT_MAX_S = 15.0
 
-pytestmark = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="mosquitto is not installed")
+pytestmark = pytest.mark.needs("mosquitto")
 
 
 class Broker:

@@ -389,17 +389,27 @@ async def test_metrics_are_one_scrape_of_the_same_snapshot(url: str, box: Box, s
         assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         text = await answer.text()
     found: dict[tuple[str, tuple[str, ...]], float] = {}
-    for family in text_string_to_metric_families(text):
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
         for sample in family.samples:
+            assert (family.type == "counter") == sample.name.endswith("_total")
             found[sample.name, tuple(sample.labels.values())] = sample.value
+    assert {family.name for family in families if family.name.startswith("nightsafe_gate_")} == {
+        "nightsafe_gate_events",
+        "nightsafe_gate_connections",
+        "nightsafe_gate_open_connections",
+        "nightsafe_gate_odd_name",
+    }
     assert all(name.startswith("nightsafe_") for name, _ in found)
     assert found["nightsafe_pending_records", ()] == 3
     assert found["nightsafe_device_pending_records", ("till-2",)] == 2
     assert found["nightsafe_uplink_state", ("online",)] == 1
     assert found["nightsafe_uplink_state", ("offline",)] == 0
     assert found["nightsafe_gate_events_total", ()] == 100
-    assert found["nightsafe_gate_connections", ()] == 2
-    assert found["nightsafe_gate_odd_name", ()] == 1
+    assert found["nightsafe_gate_connections_total", ()] == 7
+    assert found["nightsafe_gate_open_connections", ()] == 2
+    assert found["nightsafe_gate_odd_name_total", ()] == 1
     assert found["nightsafe_info", ("demo", "0.1.0")] == 1
     assert found["nightsafe_device_events_total", ("till-1",)] == 50
 

@@ -32,6 +32,9 @@ LIMITS = Limits(
     partial_bytes_max=1 << 20,
     refuse_delay_s=5.0,
     linger_s=5.0,
+    keepalive_idle_s=30,
+    keepalive_interval_s=10,
+    keepalive_probes_max=3,
 )
 TOPIC = "pos/v1/till-1/events"
 ITEM = Refusal("till-1", Reason.SCHEMA, "no", None, None, None, "", 0, "", None)

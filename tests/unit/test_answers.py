@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.answers import CloudRefused, Place, Refusal, Step, place_of, step_after
+from agent.core.answers import CloudRefused, Refusal, Step, step_after
 
 U = "urn:nightsafe:"
 
@@ -21,6 +21,11 @@ U = "urn:nightsafe:"
         (502, "", Step.BACK_OFF),
         (504, "", Step.BACK_OFF),
         (401, U + "token", Step.LOG_IN),
+        (409, U + "conflict", Step.FORK),
+        (409, U + "fenced", Step.FENCE),
+        (409, U + "no-parent", Step.PARENT),
+        (410, U + "closed", Step.FORK),
+        (410, U + "moved", Step.FORK),
     ],
 )
 def test_each_answer_has_its_step(status: int, kind: str, step: Step) -> None:
@@ -30,31 +35,12 @@ def test_each_answer_has_its_step(status: int, kind: str, step: Step) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (403, ""), (404, ""), (400, ""), (409, ""), (409, U + "conflict"), (409, U + "fenced"), (410, U + "moved"),
+        (403, ""), (404, ""), (400, ""), (409, ""), (400, U + "conflict"), (410, ""), (410, "urn:other:gone"),
         (418, ""), (301, ""), (451, U + "no-stream"), (200, ""), (501, ""), (599, ""), (409, "urn:other:gap"),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_not_understood_holds_and_drops_nothing(status: int, kind: str) -> None:
     assert step_after(Refusal(status, kind)) is Step.HOLD
-
-
-@pytest.mark.parametrize(
-    ("next_", "cursor", "last", "place"),
-    [
-        (1, 0, 0, "at"),
-        (1, 0, 10, "at"),
-        (6, 5, 10, "at"),
-        (11, 10, 10, "at"),
-        (7, 5, 10, "ahead"),
-        (11, 5, 10, "ahead"),
-        (5, 5, 10, "rewound"),
-        (1, 10, 10, "rewound"),
-        (12, 5, 10, "beyond"),
-        (2, 0, 0, "beyond"),
-    ],
-)
-def test_the_clouds_next_lies_somewhere_against_ours(next_: int, cursor: int, last: int, place: Place) -> None:
-    assert place_of(next_, cursor, last) == place
 
 
 @pytest.mark.parametrize(

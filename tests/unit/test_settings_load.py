@@ -176,6 +176,8 @@ def test_all_problems_are_told_at_once_with_their_lines() -> None:
         ('"/var/lib/nightsafe"', '""', "7: state.directory: expected a path, as text"),
         ('location = "demo-1"', 'location = ""', "4: venue.location: expected str of length >= 1"),
         ("[web]", "[drain]\nbatch_records_first = 6000\n[web]", "20: drain.batch_records_first: 6000 is above"),
+        ("[web]", "[intake]\ngaps_shown_max = 101\n[web]", "20: intake.gaps_shown_max: expected int <= 100"),
+        ("[web]", "[intake]\nrefused_shown_max = 101\n[web]", "20: intake.refused_shown_max: expected int <= 100"),
         ("[web]", "[drain]\nbackoff_max_s = nan\n[web]", "20: drain.backoff_max_s: expected float > 0.0"),
         ("[web]", "[drain]\nbackoff_max_s = inf\n[web]", "20: drain.backoff_max_s: expected float <= 3600.0"),
         ("[web]", '[policy]\noffline_card_payments = "no"\n[web]', "20: policy.offline_card_payments: "),

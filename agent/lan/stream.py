@@ -1,0 +1,162 @@
+"""device → [gate: a stream's packets] → events to ingest, the rest to Mosquitto. Cuts bytes into packets.
+
+Knows the framing and whose topic it is, and hands each packet on: to the flow of events, or to the broker in as few
+pieces as possible. It keeps no bytes, answers nothing and looks into no payload.
+"""
+
+from typing import Final, Protocol
+
+from agent.lan import packets
+from agent.lan.packets import Malformed, ProtocolError
+
+_EVENTS_TAIL: Final = b"/events"
+_TOPIC_HEAD: Final = b"pos/v1/"
+
+
+class Events(Protocol):
+    """Takes what concerns events."""
+
+    def take(self, first: int, buffer: bytes, at: int, stop: int) -> bool:
+        """An event, from behind its topic to its end. False: no further packet may be read now."""
+        ...
+
+    def refuse_topic(self, first: int, buffer: bytes, body: int, stop: int) -> bool:
+        """A PUBLISH to an events topic that is not the device's. False: no further packet may be read."""
+        ...
+
+    def released(self, packet_id: bytes) -> bool:
+        """A PUBREL: whether it ended a QoS 2 flow of the gate's."""
+        ...
+
+
+class Onward(Protocol):
+    """The connection."""
+
+    def to_upstream(self, data: bytes) -> None:
+        """Bytes that are the broker's."""
+        ...
+
+    def too_large(self) -> None:
+        """A packet that is not read at all."""
+        ...
+
+
+class PacketStream:
+    """Where reading stands in one device's stream. `prefix` is how the body of its own events begins."""
+
+    def __init__(self, events: Events, onward: Onward, packet_drop_bytes: int) -> None:
+        self._events = events
+        self._onward = onward
+        self._packet_drop_bytes = packet_drop_bytes
+        self._pass_left = 0
+        self.prefix = b""
+
+    def read(self, buffer: bytes) -> bytes:
+        """Hand on all packets that may be read now; returns what is left. Raises Malformed."""
+        at, passed = 0, 0
+        end, prefix = len(buffer), self.prefix
+        if self._pass_left:
+            at = min(self._pass_left, end)
+            self._pass_left -= at
+        while end - at >= 2:
+            first, length, body = buffer[at], buffer[at + 1], at + 2
+            if length >= 0x80:
+                found = packets.read_varint(buffer, at + 1)
+                if found is None:
+                    break
+                length, body = found
+            stop = body + length
+            kind = first >> 4
+            if length > self._packet_drop_bytes:
+                self._pass(buffer[passed:at])
+                self._onward.too_large()
+                return b""
+            if kind == packets.PUBLISH:
+                if prefix and buffer.startswith(prefix, body):
+                    if stop > end:
+                        break
+                    if passed < at:
+                        self._pass(buffer[passed:at])
+                    go_on = self._events.take(first, buffer, body + len(prefix), stop)
+                    at = passed = stop
+                    if not go_on:
+                        break
+                    continue
+                if not _is_others(buffer, body, min(stop, end), stop):
+                    if _is_partial_topic(buffer, body, end, stop):
+                        break
+                else:
+                    if stop > end:
+                        break
+                    self._pass(buffer[passed:at])
+                    at = passed = stop
+                    if not self._events.refuse_topic(first, buffer, body, stop):
+                        return b""
+                    continue
+            elif kind == packets.PUBREL:
+                if stop > end:
+                    break
+                if first & 0x0F != 2 or length < 2:
+                    raise Malformed("a PUBREL with wrong flags or without a packet id")
+                if self._events.released(buffer[body : body + 2]):
+                    self._pass(buffer[passed:at])
+                    at = passed = stop
+                    continue
+            else:
+                _check_kind(kind, first, length)
+            if stop > end:
+                self._pass_left = stop - end
+                at = end
+                break
+            at = stop
+        if passed < at:
+            self._pass(buffer[passed:at])
+        return buffer[at:] if at < end else b""
+
+    def _pass(self, data: bytes) -> None:
+        if data:
+            self._onward.to_upstream(data)
+
+
+def is_events_topic(topic: bytes) -> bool:
+    """Whether this is the events topic of some device, whatever its name."""
+    return topic.endswith(_EVENTS_TAIL) and topic.startswith(_TOPIC_HEAD) and topic.count(b"/") == 3
+
+
+def _is_others(buffer: bytes, body: int, end: int, stop: int) -> bool:
+    """Whether this PUBLISH goes to an events topic; the device's own was looked for before."""
+    if body + 2 > end:
+        return False
+    length = buffer[body] << 8 | buffer[body + 1]
+    if body + 2 + length > stop:
+        raise Malformed("a topic reaches beyond its packet")
+    if body + 2 + length > end:
+        return False
+    return is_events_topic(buffer[body + 2 : body + 2 + length])
+
+
+def _is_partial_topic(buffer: bytes, body: int, end: int, stop: int) -> bool:
+    """Whether more bytes are needed to know the topic."""
+    if body + 2 > stop:
+        raise Malformed("a PUBLISH without a topic")
+    return body + 2 > end or body + 2 + (buffer[body] << 8 | buffer[body + 1]) > end
+
+
+def _check_kind(kind: int, first: int, length: int) -> None:
+    """A packet for the broker: one that a client may send, with the flags it must have."""
+    if kind in (packets.PUBACK, packets.PUBREC, packets.PUBCOMP, packets.DISCONNECT):
+        wanted = 0
+    elif kind in (packets.SUBSCRIBE, packets.UNSUBSCRIBE):
+        wanted = 2
+    elif kind == packets.PINGREQ:
+        wanted = 0
+        if length:
+            raise Malformed("a PINGREQ has a body")
+    elif kind == packets.CONNECT:
+        raise ProtocolError("a second CONNECT")
+    elif kind == 0:
+        raise Malformed("there is no packet type 0")
+    else:
+        raise ProtocolError(f"a client does not send packet type {kind}")
+    if first & 0x0F != wanted:
+        raise Malformed(f"packet type {kind} has wrong flags")
