@@ -214,6 +214,7 @@ class Journal:
             outcomes = await self._transact(lambda connection: self._append(connection, group))
             self._note_writable(None)
         except NightsafeError as error:
+            group += self._take_behind(group)
             failure, outcomes = error, [Outcome.UNSTORED] * len(group)
             self._note_writable(error)
         finally:
@@ -230,6 +231,16 @@ class Journal:
             for call in self._on_room:
                 call()
         self._tell_commit()
+
+    def _take_behind(self, group: list[tuple[Item, Settle]]) -> list[tuple[Item, Settle]]:
+        """What waits of the devices in a group that was not stored: it must not come before that."""
+        devices = {_device(item) for item, _ in group} - {None}
+        waiting, self._waiting = self._waiting, []
+        behind: list[tuple[Item, Settle]] = []
+        for one in waiting:
+            (behind if _device(one[0]) in devices else self._waiting).append(one)
+        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting)
+        return behind
 
     def _tell_commit(self) -> None:
         for call in self._on_commit:
@@ -407,7 +418,9 @@ class Journal:
         """What changed since the last call, as it may be told: all of it is durable."""
         due, self._receipts_due = self._receipts_due, set()
         return [
-            counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT
+            counting.receipt
+            for counting in sorted(due, key=lambda counting: counting.id)
+            if counting.receipt is not None and counting.device.name != books.AGENT
         ]
 
     def open_gaps(self) -> list[tuple[str, str, int, int]]:
@@ -470,3 +483,8 @@ def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
     return item.size if type(item) is Refusal else 256
+
+
+def _device(item: Item) -> str | None:
+    """Whose it is; None for the box's own."""
+    return None if isinstance(item, Own) else item.device
