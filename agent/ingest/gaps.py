@@ -128,7 +128,7 @@ class Gaps:
     async def _look(self) -> None:
         now_s, limits = self._now_s(), self._limits()
         gaps = {OpenGap(*gap) for gap in self._journal.open_gaps()}
-        for gone in self._asked.keys() - gaps:
+        for gone in sorted(self._asked.keys() - gaps):
             self._end(gone)
         for gap in sorted(gaps):
             asked = self._asked.get(gap)
