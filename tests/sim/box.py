@@ -225,7 +225,8 @@ class Box:
     def _reap(self, process: Process, orderly: bool) -> None:
         if self.process is not process:
             return
-        left = [*process.pending(), *process.timers(), *map(str, process.parts.get("connections", ()))]
+        # A connection that lingers, and the timer that ends it, go with the process: the kernel closes it.
+        left = [*process.pending(), *(timer for timer in process.timers() if "End.abort" not in timer)]
         left += ["an open database"] * len(self.disk.open)
         if orderly and left:
             self._truth.fail(6, f"the agent has stopped and left behind: {left}")

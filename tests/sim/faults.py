@@ -150,7 +150,7 @@ class Swarm:
         self._wan.cut()
 
     async def _do_wan_silent(self) -> None:
-        self._wan.silent = True
+        self._wan.hush()
         await asyncio.sleep(self._chance.choice((10, 60, 200, 1200)) * self._chance.random())
         self._wan.heal()
 
@@ -236,7 +236,7 @@ class Swarm:
 
     async def _do_lan_silent(self) -> None:
         link = self._some_link()
-        link.silent = True
+        link.hush()
         await asyncio.sleep(self._chance.uniform(5, 200))
         link.heal()
 

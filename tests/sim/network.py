@@ -44,9 +44,22 @@ class Link:
         """Sees what clients write on this way, before it is sent."""
         self.chance = chance
         self.connections: dict[Connection, None] = {}
+        self._silences = 0
 
     def delay_s(self, size: int) -> float:
         return self.chance.uniform(*self.latency_s) + size / self.bytes_per_s
+
+    def hush(self) -> None:
+        """Nothing gets through from now on."""
+        self.silent = True
+        self._silences += 1
+        for connection in tuple(self.connections):
+            for end in connection.ends:
+                end.heed_silence(self._silences)
+
+    def still_silent(self, silence: int) -> bool:
+        """Whether it has not been heard of since then."""
+        return self.silent and self._silences == silence
 
     def cut(self) -> None:
         """Every connection on this way is reset, at both ends."""
@@ -110,6 +123,7 @@ class End(asyncio.Transport):
         self.lost = False
         self.powerless = False
         self._proxied = False
+        self.silence_max_s: float | None = None
 
     def __hash__(self) -> int:
         return 2 * self.connection.number + self._side
@@ -274,8 +288,18 @@ class End(asyncio.Transport):
         self._arrives_s = max(self._arrives_s, self.loop.now_s + self.connection.link.delay_s(min(size, READ_BYTES)))
         self.loop.call_exactly(self._arrives_s, self._arrive)
 
+    def heed_silence(self, silence: int) -> None:
+        """The way has fallen silent: a kernel that was asked to notice ends the connection after a while."""
+        if self.silence_max_s is not None:
+            due_s = self.loop.now_s + self.silence_max_s
+            self.loop.call_exactly(due_s, lambda: self._time_out() if self.connection.link.still_silent(silence) else 0)
+
     def _give_up(self, since_s: float) -> None:
-        if self._stuck_since_s == since_s and not self.lost:
+        if self._stuck_since_s == since_s:
+            self._time_out()
+
+    def _time_out(self) -> None:
+        if not self.lost:
             self._closing = True
             self._outbox.clear()
             self._lose(TimeoutError(110, "Connection timed out"))
@@ -372,6 +396,8 @@ class Listener:
         self.process = here()
         self.context = kept_context()
         self.serving = False
+        self.silence_max_s: float | None = None
+        """How long a connection lives on a silent way; None: as long as nothing is sent."""
         self.sockets = [self]
 
     def getsockname(self) -> Address:
@@ -455,6 +481,7 @@ class Network:
 
         def take() -> None:
             end.belong()
+            end.silence_max_s = listener.silence_max_s
             end.attach(listener.factory())
 
         listener.context.copy().run(take)

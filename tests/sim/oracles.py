@@ -260,8 +260,8 @@ class Truth:
                 self.fail(3, f"{entry} was never acknowledged")
             if entry.withheld and entry.epoch is not None:
                 lost = (entry.device, entry.epoch, entry.sequence) in self.lost
-                behind = _counting(self.stored, entry.device, entry.epoch).highest > (entry.sequence or 0)
-                if behind and not lost:
+                counting = self.stored.get((entry.device, entry.epoch), Counting())
+                if counting.highest > (entry.sequence or 0) and not lost:
                     self.fail(5, f"{entry} was never asked for, nor named lost")
 
     def _judge_order(self, entries: list[Entry]) -> None:

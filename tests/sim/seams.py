@@ -25,12 +25,12 @@ from agent.receiver.ledger.sqlite import SqliteLedger
 from tests.sim.box import START_MS, Absent, SimClock, SimMosquitto
 from tests.sim.cloud import SimPool
 from tests.sim.loop import PROCESS, SimLoop, here
-from tests.sim.network import End, Network
+from tests.sim.network import End, Listener, Network
 from tests.sim.oracles import Truth
 from tests.sim.session import SimClient
 from tests.sim.story import Story
 
-PARTS = ("Drain", "Gate", "Gaps", "Receipts", "Session")
+PARTS = ("Acts", "Drain", "Gate", "Gaps", "Receipts", "Session")
 """What the oracles look into, by its name in agent.app."""
 
 
@@ -84,7 +84,8 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         put(aiohttp.connector, "monotonic", lambda: loop.now_s)
         put(aiohappyeyeballs, "start_connection", start_connection)
         put(aiomqtt, "Client", SimClient)
-        put(gate, "_connected", connected)
+        put(gate, "connected", connected)
+        put(gate, "notice_silence", _notice_silence)
         put(database, "_connect", lambda path: here().machine.database(path))
         put(sqlite_file, "ThreadPoolExecutor", SimPool)
         put(SqliteLedger, "_append", noted_append)
@@ -96,6 +97,11 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         for name in PARTS:
             put(app, name, _noting(getattr(app, name), name))
         yield
+
+
+def _notice_silence(listener: Listener, idle_s: float, interval_s: float, probes_max: int) -> None:
+    """What the kernel is asked for: connections of this listener end after so much silence of the way."""
+    listener.silence_max_s = idle_s + interval_s * probes_max
 
 
 def _noting(kind: Any, name: str) -> Any:

@@ -20,7 +20,7 @@ import structlog
 from tests.sim.box import GATE, Box
 from tests.sim.cloud import ADDRESS, URL, Cloud
 from tests.sim.faults import LAN_S, WAN_S, Swarm, habits_of
-from tests.sim.loop import PROCESS, Process, SimLoop, Stuck
+from tests.sim.loop import PROCESS, Process, SimLoop, Stuck, unheard
 from tests.sim.network import Link, Network
 from tests.sim.oracles import Truth
 from tests.sim.seams import replaced
@@ -226,6 +226,11 @@ TIMERS_MAX: Final = 40
 
 def run(seed: int) -> Verdict:
     """The life of one world, and how it ended."""
+    with unheard():
+        return _run(seed)
+
+
+def _run(seed: int) -> Verdict:
     began_s = perf_counter()
     shared = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="ns-sim-", dir=shared if shared.is_dir() else None))
