@@ -20,9 +20,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
-from agent.app.joints import DrainSide, JournalConditions, Lan, LanCounts, Live, Telling
+from agent.app.drain_side import DrainSide
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
+from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.drain.drainer import Drain
@@ -31,6 +33,7 @@ from agent.ingest.intake import Intake
 from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
+from agent.journal.reserve import Reserve
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
 from agent.lan.broker import Broker
@@ -46,6 +49,10 @@ from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
 from agent.status.snapshot import Parts, StatusSource, Venue
+from agent.upkeep.clock import ClockWatch
+from agent.upkeep.disk import Disk
+from agent.upkeep.retention import Retention
+from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
 from agent.web.routes import Acts
 from agent.web.server import Web
@@ -94,9 +101,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         clock = Clock()
-        conditions = Conditions()
-        telling = Telling(conditions, clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, conditions, telling)
+        telling = Telling(Conditions(), clock)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -123,7 +129,6 @@ async def _compose(
     settings_file: Path,
     stack: AsyncExitStack,
     clock: Clock,
-    conditions: Conditions,
     telling: Telling,
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
@@ -134,9 +139,11 @@ async def _compose(
     def new_id() -> str:
         return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
 
-    journal = await Journal.open(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
+    reserve = Reserve(directory, settings.journal.reserve_bytes)
+    reserve.ease(settings.journal.checkpoint_bytes)
+    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
-    reader = await Reader.open(directory, settings.journal.cache_bytes, lambda: journal.book.lineage)
+    reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
@@ -144,8 +151,10 @@ async def _compose(
     stack.push_async_callback(cloud.close)
     await cloud.open()
 
+    clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
     drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
     journal.on_commit(drain.wake)
+    journal.on_reopen(drain.reached)
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
@@ -171,7 +180,19 @@ async def _compose(
         intake,
         lan,
     )
-    parts = Parts(journal, drain, monitor, LanCounts(gate, session), conditions.all, pulse.stale)
+    disk = Disk(
+        directory,
+        journal,
+        reserve,
+        Wear(directory),
+        press(journal, gate),
+        telling,
+        clock.boottime_s,
+        lambda: live.settings.journal,
+    )
+    journal.spare(disk.give)
+    retention = Retention(journal, lambda: live.settings.journal)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -195,6 +216,9 @@ async def _compose(
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
+        Entry(disk, vital=False, stop_s=times.stop_edges_s),
+        Entry(retention, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
         Entry(broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
@@ -222,6 +246,9 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.project_events,
         journal.cache_bytes,
         journal.bytes_max,
+        journal.checkpoint_bytes,
+        journal.reopen_first_s,
+        journal.reopen_max_s,
     )
 
 
@@ -257,4 +284,4 @@ def _broker_limits(settings: Settings) -> BrokerLimits:
 
 def _venue(settings: Settings) -> Venue:
     venue = settings.venue
-    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone))
+    return Venue(venue.id, venue.name, venue.location, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at))

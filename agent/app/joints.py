@@ -1,21 +1,23 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import structlog
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.conditions import Conditions
-from agent.core.errors import SettingsInvalid
+from agent.core.errors import SettingsInvalid, Transient
 from agent.core.events import Event
+from agent.core.facts import Condition
 from agent.core.instants import to_text
-from agent.core.lineage import Lineage, Parent
+from agent.core.pressure import Level
+from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
-from agent.journal.reader import Reader, Stored
-from agent.journal.writer import Journal, Uploaded
+from agent.journal.writer import Journal
 from agent.lan.gate import Gate
 from agent.lan.session import Session
 from agent.runtime import logs
@@ -35,8 +37,12 @@ class Telling:
 
     def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
         """The condition holds."""
-        if self._conditions.hold(id, to_text(self._clock.wall_ms()), severity, title, text, hint):
+        if self._conditions.hold(id, self._clock.boottime_s(), severity, title, text, hint):
             log.warning("condition_raised", condition=id, title=title)
+
+    def all(self) -> tuple[Condition, ...]:
+        """What holds, oldest first, each with its beginning as the wall clock is known now."""
+        return self._conditions.all(lambda at_s: to_text(self._clock.wall_ms_at(at_s)))
 
     def stage(self, stage: str, text: str | None) -> None:
         """A part of the box is down, or works again when `text` is None."""
@@ -90,27 +96,39 @@ class JournalConditions:
     def __init__(self, journal: Journal, telling: Telling) -> None:
         self._journal = journal
         self._telling = telling
-        self._seen = (0, True)
+        self._seen: tuple[int, bool, str] = (0, True, "")
 
     def look(self) -> None:
         """Called after each commit, so it only compares where nothing has changed."""
-        now = (self._journal.book.quarantined_count, self._journal.writable)
+        count, writable = self._journal.book.quarantined_count, self._journal.writable
+        now = (count, writable, "" if writable else self._why())
         if now == self._seen:
             return
         self._seen = now
-        count, writable = now
         if count:
             text = f"{count} events were refused and wait for a decision; nothing else is held up."
             hint = "See `nightsafe queue quarantine list`, then resubmit or dismiss each."
             self._telling.hold("quarantine", "warning", "Refused events", text, hint)
         else:
             self._telling.lift("quarantine")
-        if writable:
-            self._telling.lift("journal")
+        if now[2]:
+            self._telling.hold("journal", "critical", "Nothing can be stored", now[2], self._hint())
         else:
-            text = "Nothing can be stored right now, so no sale is acknowledged; the tills keep theirs."
-            hint = "Free space on the disk of the state directory, then look at the page again."
-            self._telling.hold("journal", "critical", "Nothing can be stored", text, hint)
+            self._telling.lift("journal")
+
+    def _why(self) -> str:
+        """What is wrong with the journal, in words; empty where only the room is short, which has its own condition."""
+        failure = self._journal.failure
+        if failure is None:
+            return ""
+        told = "so no sale is acknowledged; the tills keep theirs."
+        if isinstance(failure, Transient):
+            return f"{failure.text} Nothing can be stored right now, {told}"
+        return f"The disk of this box fails: {failure.text} Nothing can be stored, {told} It is tried again by itself."
+
+    def _hint(self) -> str:
+        failure = self._journal.failure
+        return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
@@ -129,6 +147,8 @@ class Lan:
     def __init__(self, intake: Intake, telling: Telling) -> None:
         self._intake = intake
         self._telling = telling
+        self._takeovers = Takeovers()
+        self._calm: dict[str, asyncio.TimerHandle] = {}
         self._receipts: Receipts
         self._gaps: Gaps
 
@@ -146,6 +166,28 @@ class Lan:
             f"{device or 'A device'} tried to publish events at {topic}, which is not its own.",
             "Check the device's settings: its user name and the name in its topic must be the same.",
         )
+
+    def taken_over(self, device: str, before: str, now: str) -> None:
+        """A device was let in while it was connected already; again and again means that there are two of it."""
+        loop = asyncio.get_running_loop()
+        if not self._takeovers.note(device, loop.time()):
+            return
+        log.warning("device_twice", device=device, before=before, now=now)
+        self._telling.hold(
+            f"device_twice:{device}",
+            "warning",
+            f"Two devices use the name {device}",
+            f"Two connections as {device} throw each other out, from {before} and from {now}. Nothing stored is lost.",
+            f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
+            "at the device's network.",
+        )
+        if device in self._calm:
+            self._calm[device].cancel()
+        self._calm[device] = loop.call_later(WINDOW_S, self._calmed, device)
+
+    def _calmed(self, device: str) -> None:
+        del self._calm[device]
+        self._telling.lift(f"device_twice:{device}")
 
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """A device asked for its event's own receipt."""
@@ -172,69 +214,11 @@ class LanCounts:
         return {**self._gate.counts(), **self._session.counts()}
 
 
-class DrainSide:
-    """The journal as the drain needs it: its facts from the writer, its records from the reader."""
+def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:
+    """Who is told how short room is."""
 
-    def __init__(self, journal: Journal, reader: Reader, new_id: Callable[[], str]) -> None:
-        self._journal = journal
-        self._reader = reader
-        self._new_id = new_id
+    def tell(level: Level) -> None:
+        journal.press(level)
+        gate.shedding = level >= Level.SHED
 
-    def lineage(self) -> Lineage:
-        """The streams."""
-        return self._journal.book.lineage
-
-    def doubt(self) -> str | None:
-        """Why the present stream must not be continued."""
-        return self._journal.book.doubt
-
-    def last(self) -> int:
-        """Position of the last durable record."""
-        return self._journal.book.committed
-
-    def cursor(self) -> int:
-        """Position of the last record that the cloud has."""
-        return self._journal.book.cursor
-
-    def safe(self) -> int:
-        """Position up to which the cloud calls everything safe."""
-        return self._journal.book.safe
-
-    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
-        """Records behind a position."""
-        return await self._reader.batch(after, records_max, bytes_max)
-
-    async def first(self) -> int:
-        """Position of the first record that is kept; one behind the last where none is."""
-        return await self._reader.first() or self.last() + 1
-
-    async def rechash(self, position: int) -> bytes | None:
-        """The seal of one record."""
-        return await self._reader.rechash(position)
-
-    async def missing_reason(self, first: int, last: int) -> str:
-        """Why these records are not kept any more."""
-        if last <= self._journal.book.safe:
-            return "The box deleted these records when their time was up, after the cloud had called them safe."
-        return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
-
-    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        """The cloud has these records."""
-        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
-
-    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
-        """Begin a new stream, under an epoch of its own."""
-        await self._journal.begin_stream(self._new_id(), base, parent, reason)
-
-    async def seal_on(self) -> bool:
-        """Seal some more records for it."""
-        return await self._journal.seal_on()
-
-    async def fence(self, epoch: str) -> None:
-        """Another process writes this epoch."""
-        await self._journal.fence(epoch)
-
-    async def quarantine_record(self, record: Stored, detail: str) -> None:
-        """The cloud cannot take this record."""
-        await self._journal.quarantine_record(record, detail)
+    return tell

@@ -25,7 +25,7 @@ from agent.core.errors import NightsafeError
 from agent.core.health import Check, verdict
 from agent.core.instants import local_time, to_ms
 from agent.core.printable import printable
-from agent.core.sentence import count, duration
+from agent.core.sentence import count, duration, incomplete
 from agent.core.status import SOCKET_NAME, Details, Snapshot, VenueStatus, from_json
 from agent.settings.load import load
 
@@ -141,6 +141,7 @@ def shown(snapshot: Snapshot) -> RenderableType:
         parts.append(Text(f"! {printable(words)}", style=SEVERITY_COLOURS[one.severity]))
     if details.devices:
         parts.append(_devices(status, details))
+    parts += [Text(printable(line), style="yellow") for one in details.devices for line in incomplete(one)]
     return Group(*parts)
 
 
@@ -165,8 +166,17 @@ def _figures(status: VenueStatus, details: Details) -> RenderableType:
         "Not in the cloud yet": f"{count(status.sync.pending, 'record')} ({status.sync.pending_bytes:,} bytes){oldest}",
         "Last sent": last,
         "Safe to power off": "yes" if status.safe_to_power_off else "not this moment",
+        "Business date": _business_date(details),
         "Disk free": f"{details.disk.free_bytes / 1e9:,.1f} of {details.disk.total_bytes / 1e9:,.1f} GB",
     }
+    if details.disk.hours_until_full is not None:
+        left = f"in {duration(details.disk.hours_until_full * 3600)}" if details.disk.hours_until_full else "now"
+        rows["Disk full"] = f"{left}, at the rate of the last hour"
+    if details.disk.wear_used_percent is not None:
+        days = details.disk.wear_days_left
+        rows["Flash memory"] = f"up to {details.disk.wear_used_percent} % used" + (
+            f", about {count(days, 'day')} left" if days is not None else ""
+        )
     if details.drain.error_text:
         rows["Last failure"] = details.drain.error_text
     grid = Table.grid(padding=(0, 2))
@@ -178,15 +188,22 @@ def _figures(status: VenueStatus, details: Details) -> RenderableType:
 def _devices(status: VenueStatus, details: Details) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("Device", overflow="fold")
-    for title in ("Not in the cloud yet", "Stored", "Up to", "Gaps", "Refused", "Last event"):
+    for title in ("Not in the cloud yet", "Stored", "Complete up to", "Gaps", "Lost", "Refused", "Last event"):
         table.add_column(title, justify="right")
     for one in details.devices:
         gaps = ", ".join(first if first == last else f"{first}-{last}" for first, last in one.gaps[:GAPS_SHOWN_MAX])
         more = " …" if len(one.gaps) > GAPS_SHOWN_MAX else ""
         at = _local(status, details, one.last_event_at) if one.last_event_at else "-"
-        cells = (one.device, f"{one.pending:,}", f"{one.events:,}", one.stored or "-", gaps + more or "-")
-        table.add_row(*(Text(printable(cell)) for cell in (*cells, f"{one.refused:,}", at)))
+        cells = (one.device, f"{one.pending:,}", f"{one.events:,}", one.complete or "-", gaps + more or "-")
+        counts = (f"{one.lost_events:,}", f"{one.refused:,}")
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, *counts, at)))
     return table
+
+
+def _business_date(details: Details) -> str:
+    """Today's, and what is to be thought of it while nothing vouches for the clock."""
+    vouched = details.clock.synced or details.clock.offset_known
+    return details.business_date if vouched else f"{details.business_date}, if the clock is right (not synchronised)"
 
 
 def _local(status: VenueStatus, details: Details, at: str) -> str:

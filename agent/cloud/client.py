@@ -7,7 +7,6 @@ errors. Never decides what happens next, and never sends a token to anything but
 import asyncio
 import email.utils
 import ssl
-import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,7 +222,8 @@ class Client:
                 content_type = response.headers.get("Content-Type")
                 if 200 <= response.status < 300:
                     return wire.read_answer(kind, content_type, answer)
-                raise CloudRefused(_refusal(response.status, response.headers.get("Retry-After"), content_type, answer))
+                asked_s = retry_after_s(response.headers.get("Retry-After"), response.headers.get("Date"))
+                raise CloudRefused(_refusal(response.status, asked_s, content_type, answer))
         except TimeoutError as error:
             raise Transient("timeout", "The cloud did not answer in time.", "It is asked again by itself.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -252,9 +252,8 @@ def _state(answer: wire.StreamAnswer) -> StreamState:
     )
 
 
-def _refusal(status: int, retry_after: str | None, content_type: str | None, body: bytes) -> Refusal:
+def _refusal(status: int, asked_s: float | None, content_type: str | None, body: bytes) -> Refusal:
     """An error answer; one without a problem body still has its status."""
-    asked_s = _retry_after_s(retry_after)
     try:
         problem = wire.read_problem(content_type, body)
     except wire.NotAnAnswer as error:
@@ -276,14 +275,18 @@ def _refusal(status: int, retry_after: str | None, content_type: str | None, bod
     )
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read."""
+def retry_after_s(value: str | None, date: str | None) -> float | None:
+    """Retry-After (RFC 9110): seconds, or a date; None when there is none that can be read.
+
+    A date is held against the answer's own Date, never against this box's clock, which may be wrong by years.
+    """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+        until, said = (email.utils.parsedate_to_datetime(one or "").timestamp() for one in (text, date))
+        return max(0.0, until - said)
     except (ValueError, OverflowError, TypeError):
         return None

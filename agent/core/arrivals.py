@@ -4,7 +4,7 @@ Pure state without I/O: the journal folds every record into it, in journal order
 Holes are never waited for. Never decides about content: a (device, id) seen before is the journal's business.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Final, NamedTuple
@@ -22,6 +22,31 @@ class Own(NamedTuple):
     data: dict[str, Any]
 
 
+class Announced(NamedTuple):
+    """A device says that it has counted up to `last` in `epoch`, and that nothing of it is under way any more."""
+
+    device: str
+    epoch: str
+    last: int
+
+
+class Asked(NamedTuple):
+    """The command by which the hole of a device's epoch that begins at `first` is asked for."""
+
+    device: str
+    epoch: str
+    first: int
+    command: str
+
+
+class GivenUp(NamedTuple):
+    """The device cannot fill the hole of its epoch that begins at `first`: what is missing of it is lost."""
+
+    device: str
+    epoch: str
+    first: int
+
+
 class Outcome(Enum):
     """What became of an item, known after its commit. UNSTORED: nothing is on disk, nothing may be acknowledged."""
 
@@ -32,7 +57,7 @@ class Outcome(Enum):
     UNSTORED = "unstored"
 
 
-Item = Event | Refusal | Own
+Item = Event | Refusal | Own | Announced | Asked | GivenUp
 Settle = Callable[[Item, Outcome], None]
 
 
@@ -70,47 +95,81 @@ class Gap(NamedTuple):
 class Tally:
     """Which sequences 1, 2, 3 … of one epoch are accounted for: a contiguous start, and ranges beyond it.
 
+    A device may also have said how far it has counted: what is missing up to there is a hole like any other.
     Memory grows with the number of holes, never with the number of sequences; each call finds its place by bisection.
     """
 
-    __slots__ = ("_firsts", "_lasts", "contiguous")
+    __slots__ = ("_expected", "_firsts", "_lasts", "contiguous")
 
     def __init__(self, contiguous: int = 0, ranges: tuple[tuple[int, int], ...] = ()) -> None:
         self.contiguous = contiguous
         self._firsts = [first for first, _ in ranges]
         self._lasts = [last for _, last in ranges]
+        self._expected = 0
 
     @property
     def highest(self) -> int:
-        """The highest sequence seen, 0 before the first."""
+        """The highest sequence seen or announced, 0 before the first."""
+        return max(self._seen, self._expected)
+
+    @property
+    def _seen(self) -> int:
         return self._lasts[-1] if self._lasts else self.contiguous
+
+    def expect(self, last: int) -> Gap | None:
+        """Sequences up to `last` are known to exist. The hole that this is news of, or None."""
+        highest = self.highest
+        if last <= highest:
+            return None
+        self._expected = last
+        return Gap(highest + 1, last)
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """What is accounted for beyond `contiguous`, ascending and disjoint."""
         return tuple(zip(self._firsts, self._lasts, strict=True))
 
     def gaps(self) -> tuple[Gap, ...]:
-        """The holes below `highest`, ascending."""
-        return self._holes(0, len(self._firsts))
+        """The holes up to `highest`, ascending."""
+        return self._holes(0, self._count)
 
     def oldest_gaps(self, count: int) -> tuple[Gap, ...]:
         """The lowest `count` holes, ascending."""
-        return self._holes(0, min(count, len(self._firsts)))
+        return self._holes(0, min(count, self._count))
 
     def latest_gaps(self, count: int) -> tuple[Gap, ...]:
         """The highest `count` holes, ascending."""
-        return self._holes(max(0, len(self._firsts) - count), len(self._firsts))
+        return self._holes(max(0, self._count - count), self._count)
 
     def gaps_within(self, gap: Gap) -> tuple[Gap, ...]:
-        """The holes that begin inside `gap`, ascending."""
-        start = 0 if self.contiguous >= gap.first - 1 else bisect_left(self._lasts, gap.first - 1) + 1
-        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, len(self._firsts))
-        return tuple(hole for hole in self._holes(start, stop) if gap.first <= hole.first <= gap.last)
+        """What of `gap` is not accounted for, ascending."""
+        start = bisect_right(self._firsts, gap.first)
+        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, self._count)
+        clipped = (Gap(max(first, gap.first), min(last, gap.last)) for first, last in self._holes(start, stop))
+        return tuple(hole for hole in clipped if hole.first <= hole.last)
+
+    def missing_of(self, gap: Gap) -> Gap | None:
+        """From the lowest to the highest sequence of `gap` that is not accounted for; None when all are."""
+        first, last = max(gap.first, self.contiguous + 1), gap.last
+        below = bisect_right(self._firsts, first) - 1
+        if below >= 0:
+            first = max(first, self._lasts[below] + 1)
+        above = bisect_left(self._lasts, last)
+        if above < len(self._firsts):
+            last = min(last, self._firsts[above] - 1)
+        return Gap(first, last) if first <= last else None
+
+    @property
+    def _count(self) -> int:
+        """How many holes there are: one before each range, and the announced one behind them."""
+        return len(self._firsts) + (self._expected > self._seen)
 
     def _holes(self, start: int, stop: int) -> tuple[Gap, ...]:
-        """The holes before the ranges `start` to `stop` - 1."""
+        """The holes `start` to `stop` - 1."""
         edges = [self.contiguous, *self._lasts] if start == 0 else self._lasts[start - 1 :]
-        return tuple(Gap(edges[at] + 1, first - 1) for at, first in enumerate(self._firsts[start:stop]))
+        firsts = self._firsts[start:stop]
+        if start <= len(self._firsts) < stop:
+            firsts.append(self._expected + 1)
+        return tuple(Gap(edges[at] + 1, first - 1) for at, first in enumerate(firsts))
 
     def holds(self, sequence: int) -> bool:
         """Whether this sequence is accounted for."""
@@ -125,14 +184,14 @@ class Tally:
 
     def add(self, sequence: int) -> Place:
         """Account for one sequence (≥ 1) and say where it stood."""
-        if sequence == self.contiguous + 1 and not self._firsts:
+        if sequence == self.contiguous + 1 and not self._firsts and sequence > self._expected:
             self.contiguous = sequence
             return Place.NEXT
         if self.holds(sequence):
             return Place.REUSED
         highest = self.highest
         self.add_range(sequence, sequence)
-        if sequence < highest:
+        if sequence <= highest:
             return Place.LATE
         return Place.NEXT if sequence == highest + 1 else Place.AHEAD
 
@@ -150,34 +209,90 @@ class Tally:
         del self._firsts[:stop], self._lasts[:stop]
 
 
-class OpenGaps:
-    """The holes of one epoch as they were opened, with when (ms of wall time); they open in ascending order."""
+class Hole:
+    """A hole as it was found. `opened_s` counts the seconds that the box has run, over restarts and boots.
 
-    __slots__ = ("_gaps", "_opened_ms")
+    `command` is the one by which it is asked for; `came_count` is how much of it has come since this process knows it.
+    """
+
+    __slots__ = ("came_count", "command", "gap", "opened_ms", "opened_s")
+
+    def __init__(self, gap: Gap, opened_ms: int, opened_s: float, command: str | None = None) -> None:
+        self.gap = gap
+        self.opened_ms = opened_ms
+        self.opened_s = opened_s
+        self.command = command
+        self.came_count = 0
+
+
+class Holes:
+    """Holes of one epoch that do not overlap, found by any of their sequences."""
+
+    __slots__ = ("_holes",)
 
     def __init__(self) -> None:
-        self._gaps: list[Gap] = []
-        self._opened_ms: dict[Gap, int] = {}
+        self._holes: list[Hole] = []
 
-    def __iter__(self) -> Iterator[Gap]:
-        return iter(tuple(self._gaps))
+    def __iter__(self) -> Iterator[Hole]:
+        return iter(tuple(self._holes))
 
     def __len__(self) -> int:
-        return len(self._gaps)
+        return len(self._holes)
 
-    def open(self, gap: Gap, at_ms: int) -> None:
-        """A hole that lies above all others."""
-        self._gaps.append(gap)
-        self._opened_ms[gap] = at_ms
+    def lowest(self, count: int) -> list[Hole]:
+        """The lowest `count`, ascending."""
+        return self._holes[:count]
 
-    def at(self, sequence: int) -> Gap | None:
+    @property
+    def highest(self) -> int:
+        """The last sequence of the highest one, 0 without any."""
+        return self._holes[-1].gap.last if self._holes else 0
+
+    def add(self, hole: Hole) -> None:
+        """One more, which overlaps no other."""
+        insort(self._holes, hole, key=_place)
+
+    def at(self, sequence: int) -> Hole | None:
         """The hole that `sequence` fell into."""
-        index = bisect_right(self._gaps, sequence, key=lambda gap: gap.first) - 1
-        return self._gaps[index] if index >= 0 and sequence <= self._gaps[index].last else None
+        index = bisect_right(self._holes, sequence, key=lambda hole: hole.gap.first) - 1
+        return self._holes[index] if index >= 0 and sequence <= self._holes[index].gap.last else None
 
-    def end(self, gap: Gap) -> int | None:
-        """The hole is none any more; when it was opened, or None when it is not known here."""
-        opened_ms = self._opened_ms.pop(gap, None)
-        if opened_ms is not None:
-            del self._gaps[bisect_left(self._gaps, gap)]
-        return opened_ms
+    def remove(self, hole: Hole) -> None:
+        """It is none any more."""
+        at = bisect_left(self._holes, hole.gap, key=_place)
+        if at < len(self._holes) and self._holes[at] is hole:
+            del self._holes[at]
+
+
+def _place(hole: Hole) -> Gap:
+    return hole.gap
+
+
+class OpenGap(NamedTuple):
+    """A hole as it may be told after a commit: `first` to `last` as found, and what of it is missing still."""
+
+    device: str
+    epoch: str
+    first: int
+    last: int
+    missing_first: int
+    missing_last: int
+    came_count: int
+    opened_s: float
+    command: str | None
+
+
+class Loss(NamedTuple):
+    """What of one device's epoch was declared lost and has not come since, as it may be told after a commit.
+
+    `lowest` is the first sequence of it, `latest` the highest ranges; `at_s` is when the newest was declared, in
+    seconds that the box has run.
+    """
+
+    device: str
+    epoch: str
+    events_count: int
+    ranges_count: int
+    lowest: int
+    latest: tuple[Gap, ...]
+    at_s: float

@@ -12,10 +12,15 @@ UplinkCause = Literal[
     "none", "link", "gateway", "dns", "captive_portal", "tls", "clock", "firewall", "cloud", "cloud_slow", "auth"
 ]
 SyncState = Literal["idle", "syncing", "waiting", "held"]
+DiskLevel = Literal["normal", "shed", "refuse"]
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
-    """One device as the journal knows it; `stored` and `uploaded` are contiguous sequences of its newest epoch."""
+    """One device as the journal knows it; `stored` and `uploaded` are contiguous sequences of its newest epoch.
+
+    `complete` is the highest n of that epoch of which each of 1..n came to this box: lost ones count in `stored` only.
+    `lost_count` events were declared lost, of all epochs; `lost` are their latest ranges, (epoch, first, last).
+    """
 
     device: str
     epoch: str | None
@@ -27,6 +32,9 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     pending_count: int
     pending_bytes: int
     last_event_at: str | None
+    complete: int | None = None
+    lost_count: int = 0
+    lost: tuple[tuple[str, int, int], ...] = ()
 
 
 class JournalFacts(msgspec.Struct, frozen=True):
@@ -47,7 +55,10 @@ class JournalFacts(msgspec.Struct, frozen=True):
 
 
 class DrainFacts(msgspec.Struct, frozen=True):
-    """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None."""
+    """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None.
+
+    Exchanges that went well and attempts that failed are counted: instants may be told anew, counts tell them apart.
+    """
 
     state: SyncState
     rate_per_s: float
@@ -58,6 +69,8 @@ class DrainFacts(msgspec.Struct, frozen=True):
     error_code: str | None
     error_text: str | None
     next_attempt_at: str | None
+    exchanges_count: int = 0
+    failures_count: int = 0
 
 
 class UplinkFacts(msgspec.Struct, frozen=True):
@@ -66,6 +79,23 @@ class UplinkFacts(msgspec.Struct, frozen=True):
     state: UplinkState
     cause: UplinkCause
     since: str
+
+
+class DiskFacts(msgspec.Struct, frozen=True):
+    """Room on the disk as far as it matters here; None is what nobody can tell.
+
+    `journal_bytes` of `journal_bytes_max` hold something; `hours_until_full` is at the rate of the last hour;
+    `wear_used_percent` is what the device says of its own life, `shed_count` the box's own records that were left out.
+    """
+
+    level: DiskLevel = "normal"
+    journal_bytes: int = 0
+    journal_bytes_max: int = 0
+    reserve_kept: bool = False
+    hours_until_full: float | None = None
+    wear_used_percent: int | None = None
+    wear_days_left: int | None = None
+    shed_count: int = 0
 
 
 class Condition(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from agent.core.pressure import FORECAST_ATTENTION_H, WORN_PERCENT
 from agent.core.status import Snapshot
 
 Verdict = Literal["pass", "warn", "fail"]
@@ -41,6 +42,8 @@ def health(snapshot: Snapshot, checks: tuple[Check, ...]) -> dict[str, Any]:
         "sync:state": status.sync.state,
         "conditions:attention": sum(one.attention for one in details.conditions),
         "disk:free_bytes": details.disk.free_bytes,
+        "disk:hours_until_full": details.disk.hours_until_full,
+        "disk:wear_used_percent": details.disk.wear_used_percent,
     }
     parts: dict[str, list[dict[str, Any]]] = {
         name: [{"status": warnings[name], "observedValue": value, "time": status.time}]
@@ -67,7 +70,11 @@ def _warnings(snapshot: Snapshot) -> dict[str, Verdict]:
         "uplink:state": _warn(status.state != "online"),
         "sync:state": _warn(status.sync.state == "held"),
         "conditions:attention": _warn(any(one.attention for one in details.conditions)),
-        "disk:free_bytes": _warn(disk.free_bytes < disk.total_bytes * DISK_FREE_SHARE_MIN),
+        "disk:free_bytes": _warn(disk.free_bytes < disk.total_bytes * DISK_FREE_SHARE_MIN or disk.level != "normal"),
+        "disk:hours_until_full": _warn(
+            disk.hours_until_full is not None and disk.hours_until_full < FORECAST_ATTENTION_H
+        ),
+        "disk:wear_used_percent": _warn((disk.wear_used_percent or 0) >= WORN_PERCENT),
     }
 
 

@@ -4,7 +4,7 @@ Pure. Says only what the facts show: a cloud that fails is never called a failed
 """
 
 from datetime import tzinfo
-from typing import Final
+from typing import Final, Protocol
 
 from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkCause, UplinkFacts
 from agent.core.instants import local_time
@@ -28,6 +28,8 @@ _DEGRADED: Final[dict[UplinkCause, tuple[str, str]]] = {
     "cloud_slow": ("The cloud answers slowly", ""),
     "auth": ("The cloud refuses this box's uploads", "Tell support: the box needs a new token."),
 }
+SPANS_MAX: Final = 3
+"""So many ranges of missing events are named in words; the facts have them all."""
 _UPLOADS_FAIL: Final = ("The cloud answers, but uploads fail", "It tries again by itself.")
 
 
@@ -92,6 +94,40 @@ def _attention(conditions: tuple[Condition, ...]) -> str:
         return ""
     more = f" (and {len(needed) - 1} more)" if len(needed) > 1 else ""
     return f"Needs attention: {needed[0].title.rstrip('. ')}{more}."
+
+
+class Counted(Protocol):
+    """A device's completeness; sequences are unpadded strings."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def gaps(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def lost_events(self) -> int: ...
+    @property
+    def lost(self) -> tuple[tuple[str, str, str], ...]: ...
+
+
+def incomplete(device: Counted) -> tuple[str, ...]:
+    """What of a device's events is not here, in words: those that may come still, and those that were given up."""
+    lines = []
+    if device.gaps:
+        spans = [_span(*gap) for gap in device.gaps]
+        lines.append(f"{device.device} has not delivered its {_listed(spans)}: it is asked for them.")
+    if device.lost:
+        spans = [f"{_span(first, last)} of epoch {epoch}" for epoch, first, last in device.lost]
+        lines.append(f"{device.device} has lost {count(device.lost_events, 'event')}: {_listed(spans)}.")
+    return tuple(lines)
+
+
+def _span(first: str, last: str) -> str:
+    return f"event {first}" if first == last else f"events {first} to {last}"
+
+
+def _listed(spans: list[str]) -> str:
+    more = len(spans) - SPANS_MAX
+    return ", ".join(spans[:SPANS_MAX]) + (f" and {count(more, 'more range')}" if more > 0 else "")
 
 
 def count(number: int, noun: str) -> str:

@@ -13,6 +13,8 @@ import msgspec
 from agent.core.facts import (
     Condition,
     DeviceFacts,
+    DiskFacts,
+    DiskLevel,
     DrainFacts,
     JournalFacts,
     SyncState,
@@ -56,7 +58,11 @@ class VenueStatus(msgspec.Struct, frozen=True):
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):
-    """One device's share. Sequences are unpadded strings; `eta_s` is the latest at which all of its records are up."""
+    """One device's share. Sequences are unpadded strings; `eta_s` is the latest at which all of its records are up.
+
+    `stored` is the receipt's: each of 1..stored came, was refused, or is named as lost. `complete` stops before the
+    first that is lost: each of 1..complete is on this box. `lost` are the latest lost ranges, (epoch, from, to).
+    """
 
     device: str
     epoch: str | None
@@ -69,6 +75,9 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     pending_bytes: int
     eta_s: int | None
     last_event_at: str | None
+    complete: str | None = None
+    lost_events: int = 0
+    lost: tuple[tuple[str, str, str], ...] = ()
 
 
 class JournalStatus(msgspec.Struct, frozen=True):
@@ -95,16 +104,35 @@ class DrainStatus(msgspec.Struct, frozen=True):
 
 
 class DiskStatus(msgspec.Struct, frozen=True):
-    """The file system of the state directory, in bytes; `free_bytes` is what the agent may use."""
+    """The file system of the state directory, in bytes; `free_bytes` is what the agent may use. The rest as in
+    DiskFacts."""
 
     total_bytes: int
     free_bytes: int
+    level: DiskLevel = "normal"
+    journal_bytes: int = 0
+    journal_bytes_max: int = 0
+    reserve_kept: bool = False
+    hours_until_full: float | None = None
+    wear_used_percent: int | None = None
+    wear_days_left: int | None = None
+    shed_count: int = 0
+
+
+class ClockStatus(msgspec.Struct, frozen=True):
+    """How good the box's clock is: whether the kernel calls it synchronised now, and whether it ever did in this boot,
+    so that what happened in it can be placed in true time."""
+
+    synced: bool
+    offset_known: bool
+    boot: str
 
 
 class Details(msgspec.Struct, frozen=True):
     """What `/api/v1/status` says beyond the venue's status.
 
-    `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's.
+    `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's,
+    `business_date` is today's by the venue's cut-off.
     """
 
     name: str
@@ -118,6 +146,8 @@ class Details(msgspec.Struct, frozen=True):
     drain: DrainStatus
     gate: Mapping[str, int]
     uptime_s: int
+    clock: ClockStatus
+    business_date: str
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -226,6 +256,9 @@ def device_status(facts: DeviceFacts, left_s: int | None) -> DeviceStatus:
         pending_bytes=facts.pending_bytes,
         eta_s=left_s if facts.pending_count else None,
         last_event_at=facts.last_event_at,
+        complete=_unpadded(facts.complete),
+        lost_events=facts.lost_count,
+        lost=tuple((epoch, str(first), str(last)) for epoch, first, last in facts.lost),
     )
 
 
@@ -240,6 +273,11 @@ def journal_status(facts: JournalFacts) -> JournalStatus:
         writable=facts.writable,
         commits=facts.commits_count,
     )
+
+
+def disk_status(total_bytes: int, free_bytes: int, facts: DiskFacts) -> DiskStatus:
+    """The disk as it is shown."""
+    return DiskStatus(total_bytes, free_bytes, **msgspec.structs.asdict(facts))
 
 
 def drain_status(facts: DrainFacts) -> DrainStatus:

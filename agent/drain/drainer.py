@@ -245,6 +245,7 @@ class Drain:
         covered = [refused[0]] if refused is not None else []
         if at > self._journal.cursor():
             await self._journal.advance(at, max(self._journal.safe(), self._stream.base + state.safe), covered)
+        self._journal.confirm(self._stream.base + state.safe)
         self._sent, self._head = at, state.head
         self._resumption.went_through()
         self._aftermath.passed_over()
@@ -293,6 +294,7 @@ class Drain:
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
             await self._journal.advance(self._sent, max(self._journal.safe(), base + answer.safe), new)
+        self._journal.confirm(base + answer.safe)
         self._progress.uploaded(count)
         if answer.rejected:
             self._progress.rejected(answer)

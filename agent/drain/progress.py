@@ -69,8 +69,10 @@ class Progress:
         self.error: NightsafeError | None = None
         self._uploaded_count = 0
         self._rejected_count = 0
-        self._last_success_at: str | None = None
-        self._next_attempt_at: str | None = None
+        self._exchanges_count = 0
+        self._failures_count = 0
+        self._last_success_s: float | None = None
+        self._next_attempt_s: float | None = None
         self._points: list[tuple[float, int]] = []
 
     def facts(self, batch_records: int) -> DrainFacts:
@@ -81,15 +83,22 @@ class Progress:
             batch_records=batch_records,
             uploaded_count=self._uploaded_count,
             rejected_count=self._rejected_count,
-            last_success_at=self._last_success_at,
+            last_success_at=self._told(self._last_success_s),
             error_code=self.error.code if self.error else None,
             error_text=self.error.text if self.error else None,
-            next_attempt_at=self._next_attempt_at,
+            next_attempt_at=self._told(self._next_attempt_s),
+            exchanges_count=self._exchanges_count,
+            failures_count=self._failures_count,
         )
+
+    def _told(self, at_s: float | None) -> str | None:
+        """An instant of boottime as the wall clock is known now."""
+        return to_text(self._clock.wall_ms_at(at_s)) if at_s is not None else None
 
     def exchanged(self) -> None:
         """The cloud has answered well."""
-        self._last_success_at = to_text(self._clock.wall_ms())
+        self._exchanges_count += 1
+        self._last_success_s = self._clock.boottime_s()
 
     def uploaded(self, count: int) -> None:
         """The cloud has so many records more."""
@@ -138,7 +147,8 @@ class Progress:
         tell("drain_failed", code=error.code, reason=error.text, again_in_s=round(pause_s, 3))
         self.state = state
         self.error = error
-        self._next_attempt_at = to_text(self._clock.wall_ms() + int(pause_s * 1000))
+        self._failures_count += 1
+        self._next_attempt_s = self._clock.boottime_s() + pause_s
 
     def recovered(self) -> None:
         """Something went through, or nothing is left to send: no failure stands any more."""
@@ -148,7 +158,7 @@ class Progress:
         for condition in CONDITIONS:
             self._telling.lift(condition)
         self.error = None
-        self._next_attempt_at = None
+        self._next_attempt_s = None
 
     def _rate_per_s(self) -> float:
         now_s = self._clock.boottime_s()

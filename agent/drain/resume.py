@@ -84,7 +84,9 @@ class Resumption:
             why = await self._parted(stream, state)
             if why is not None:
                 return await self._fork(stream, state, why)
-        await self._catch_up(stream.base + state.next - 1, stream.base + state.safe)
+        safe = stream.base + min(state.safe, state.next - 1)
+        self._journal.confirm(safe)
+        await self._catch_up(stream.base + state.next - 1, safe)
         return Standing(stream, state)
 
     async def _state(self, epoch: str) -> StreamState | None:
@@ -209,6 +211,8 @@ class Resumption:
             records = [record for record in found if record.position <= to]
             reached = records[-1].position if records else to
             await self._journal.advance(reached, min(max(safe, self._journal.safe()), reached), records)
+            if self._journal.cursor() == cursor:
+                return  # the journal limps: its cursor follows when it is open again
 
 
 def fenced() -> Held:

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from agent.core.arrivals import TOLD_MAX, Gap, OpenGaps, Place, Receipt, Tally
+from agent.core.arrivals import TOLD_MAX, Gap, Hole, Holes, Loss, OpenGap, Place, Receipt, Tally
+from agent.core.clock import true_ms
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.core.lived import Lived
@@ -23,19 +24,29 @@ ASKED_MAX: Final = 20
 """The lowest holes of one counting that are asked for at once."""
 
 
+class Moment(NamedTuple):
+    """When something was recorded: wall time as the box believed it, and uptime in the boot of that row."""
+
+    wall_ms: int
+    uptime_ms: int
+    boot: int
+
+
 class EpochBook:
     """One counting of one device. `epoch` is None for events without one.
 
-    `receipt` and `holes` are what may be told, as of the last commit: the lowest holes are those to be asked for.
+    `receipt`, `open_gaps` and `loss` are what may be told, as of the last commit; the lowest gaps are to be asked for.
     """
 
     __slots__ = (
         "device",
         "epoch",
-        "holes",
         "id",
+        "loss",
         "lost",
+        "lost_anew",
         "open_gaps",
+        "open_holes",
         "receipt",
         "refused",
         "tally",
@@ -48,18 +59,24 @@ class EpochBook:
         self.epoch = epoch
         self.tally = Tally()
         self.uploaded = Tally()
-        self.open_gaps = OpenGaps()
-        self.lost = Tally()
+        self.open_holes = Holes()
+        self.lost = Holes()
+        self.lost_anew = True
+        """Whether `lost` has changed since `loss` was made of it."""
         self.refused: deque[tuple[str | None, int | None, str, str]] = deque(maxlen=TOLD_MAX)
         self.receipt: Receipt | None = None
-        self.holes: tuple[Gap, ...] = ()
+        self.open_gaps: tuple[OpenGap, ...] = ()
+        self.loss: Loss | None = None
 
     def settle(self) -> None:
         """After a commit: what may be told from now on."""
         counted = self.epoch is not None
         contiguous = self.tally.contiguous
         self.device.settle()
-        self.holes = self.tally.oldest_gaps(ASKED_MAX)
+        self.open_gaps = tuple(filter(None, map(self._told, self.open_holes.lowest(ASKED_MAX))))
+        if self.lost_anew:
+            self.lost_anew = False
+            self.loss = self._loss()
         self.receipt = Receipt(
             self.device.name,
             self.epoch,
@@ -70,6 +87,21 @@ class EpochBook:
             tuple(self.refused),
         )
 
+    def _loss(self) -> Loss | None:
+        lost = list(self.lost)
+        if not lost or self.epoch is None:
+            return None
+        events = sum(hole.gap.last - hole.gap.first + 1 for hole in lost)
+        latest = tuple(hole.gap for hole in lost[-TOLD_MAX:])
+        newest_s = max(hole.opened_s for hole in lost)
+        return Loss(self.device.name, self.epoch, events, len(lost), lost[0].gap.first, latest, newest_s)
+
+    def _told(self, hole: Hole) -> OpenGap | None:
+        missing = self.tally.missing_of(hole.gap)
+        if missing is None or self.epoch is None:
+            return None
+        return OpenGap(self.device.name, self.epoch, *hole.gap, *missing, hole.came_count, hole.opened_s, hole.command)
+
 
 class Figures(NamedTuple):
     """A device's totals as of the last commit."""
@@ -77,7 +109,7 @@ class Figures(NamedTuple):
     stored_count: int
     pending_count: int
     pending_bytes: int
-    last_ms: int | None
+    last: Moment | None
 
 
 class DeviceBook:
@@ -87,7 +119,7 @@ class DeviceBook:
         "epochs",
         "figures",
         "id",
-        "last_ms",
+        "last",
         "name",
         "newest",
         "recent",
@@ -104,7 +136,7 @@ class DeviceBook:
         self.newest: EpochBook | None = None
         self.recent: dict[str, tuple[bytes, int]] = {}
         self.stored_count = self.stored_bytes = self.uploaded_count = self.uploaded_bytes = 0
-        self.last_ms: int | None = None
+        self.last: Moment | None = None
         self.figures = Figures(0, 0, 0, None)
 
     def settle(self) -> None:
@@ -113,7 +145,7 @@ class DeviceBook:
             self.stored_count,
             self.stored_count - self.uploaded_count,
             self.stored_bytes - self.uploaded_bytes,
-            self.last_ms,
+            self.last,
         )
 
 
@@ -134,6 +166,8 @@ class Book:
         self.devices: dict[str, DeviceBook] = {}
         self.epochs: dict[int, EpochBook] = {}
         self.boots: dict[str, int] = {}
+        self.offsets_ms: dict[int, int] = {}
+        """What wall time minus uptime truly was, by the row of the boot, where its clock was ever synchronised."""
         self.watermark = 0
         self.position = 0
         self.head = b""
@@ -141,7 +175,8 @@ class Book:
         self.safe = 0
         self.pending_bytes = 0
         self.quarantined_count = 0
-        self.oldest_ms: int | None = None
+        self.oldest: Moment | None = None
+        """When the oldest record that waits for the cloud was recorded."""
         self.lineage = Lineage((Stream("", 0, b"", None, "created"),))
         self.doubt: str | None = None
         """Why the present stream must not be continued at the cloud: `restored` or `adopted`."""
@@ -191,8 +226,17 @@ class Book:
         """The row of a boot id."""
         if boot not in self.boots:
             connection.execute(SQL["add_boot"], (boot,))
-            self.boots = {name: row for row, name in connection.execute(SQL["read_boots"])}
+            self.read_boots(connection)
         return self.boots[boot]
+
+    def read_boots(self, connection: sqlite3.Connection) -> None:
+        """The boots, and what is known of their clocks."""
+        self.boots = {name: row for row, name in connection.execute(SQL["read_boots"])}
+        self.offsets_ms = dict(connection.execute(SQL["read_offsets"]).fetchall())
+
+    def instant_ms(self, moment: Moment) -> int:
+        """When a moment truly was, as well as is known."""
+        return true_ms(moment.wall_ms, moment.uptime_ms, self.offsets_ms.get(moment.boot))
 
     def _add_counting(self, row: int, device: DeviceBook, epoch: str | None) -> EpochBook:
         counting = EpochBook(row, device, epoch)
@@ -222,29 +266,30 @@ def load(connection: sqlite3.Connection) -> Book:
     book.lineage = read_lineage(connection)
     head = run(SQL["read_head"]).fetchone()
     book.position, book.head = head if head is not None else (book.base, book.lineage.present.origin)
-    for row, name, *figures, last_ms in run(SQL["read_devices"]):
+    for row, name, *figures, last_ms, last_uptime_ms, last_boot in run(SQL["read_devices"]):
         device = book.devices[name] = DeviceBook(row, name)
         device.stored_count, device.stored_bytes, device.uploaded_count, device.uploaded_bytes = figures
-        device.last_ms = last_ms
+        device.last = Moment(last_ms, last_uptime_ms or 0, last_boot or 0) if last_ms is not None else None
     by_row = {device.id: device for device in book.devices.values()}
     for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
         counting = book._add_counting(row, by_row[owner], epoch or None)
         counting.tally = Tally(contiguous, _ranges(ranges))
         counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
-    book.boots = {name: row for row, name in run(SQL["read_boots"])}
+    book.read_boots(connection)
     _fold_tail(connection, book)
-    for row, first, last, opened_ms, state in run(SQL["read_gaps"]):
+    for row, first, last, opened_ms, opened_s, command, state in run(SQL["read_gaps"]):
         counting = book.epochs[row]
+        hole = Hole(Gap(first, last), opened_ms, opened_s or 0.0, command)
         if state == "open":
-            counting.open_gaps.open(Gap(first, last), opened_ms)
+            counting.open_holes.add(hole)
+            counting.tally.expect(last)
         else:
             note_used_up(counting, first, last)
-            counting.lost.add_range(first, last)
+            counting.lost.add(hole)
     read_refused(connection, book)
     book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
     book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
-    oldest = run(SQL["read_recorded"], (book.cursor,)).fetchone()
-    book.oldest_ms = oldest[0] if oldest else None
+    book.oldest = read_oldest(connection, book.cursor)
     book.settle()
     for counting in book.epochs.values():
         counting.settle()
@@ -261,6 +306,12 @@ def read_lineage(connection: sqlite3.Connection) -> Lineage:
     )
 
 
+def read_oldest(connection: sqlite3.Connection, cursor: int) -> Moment | None:
+    """When the first record behind the cursor was recorded; None where there is none."""
+    row = connection.execute(SQL["read_recorded"], (cursor,)).fetchone()
+    return Moment(*row) if row is not None else None
+
+
 def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
     """Read the refused events that nobody has handled; returns the countings that name some now or did before."""
     told = {counting for counting in book.epochs.values() if counting.refused}
@@ -275,9 +326,9 @@ def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
     """Fold in the records behind the watermark, and the sequences that refusals behind it used up."""
     tail = connection.execute(SQL["read_records"], (book.watermark, -1))
-    for position, epoch_row, sequence, _, recorded_ms, _, _, _, _, event, _ in tail:
+    for position, epoch_row, sequence, boot, recorded_ms, uptime_ms, _, _, _, event, _ in tail:
         counting = book.epochs[epoch_row]
-        note_stored(counting, sequence, recorded_ms, len(event))
+        note_stored(counting, sequence, Moment(recorded_ms, uptime_ms, boot), len(event))
         book.touched.add(counting)
         if counting.device.name != AGENT:
             seen = _stored(event)
@@ -290,12 +341,12 @@ def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
             book.touched.add(counting)
 
 
-def note_stored(counting: EpochBook, sequence: int | None, recorded_ms: int, size: int) -> Place | None:
+def note_stored(counting: EpochBook, sequence: int | None, recorded: Moment, size: int) -> Place | None:
     """Count one stored record, and say where its sequence stood (None without one)."""
     device = counting.device
     device.stored_count += 1
     device.stored_bytes += size
-    device.last_ms = recorded_ms
+    device.last = recorded
     return counting.tally.add(sequence) if sequence is not None else None
 
 
@@ -310,7 +361,8 @@ def write_figures(connection: sqlite3.Connection, book: Book) -> None:
     known: list[Any] = []
     touched = sorted(book.touched, key=lambda counting: counting.id)
     for device in {counting.device.id: counting.device for counting in touched}.values():
-        figures = (device.stored_count, device.stored_bytes, device.last_ms, device.id)
+        last = device.last or (None, None, None)
+        figures = (device.stored_count, device.stored_bytes, *last, device.id)
         connection.execute(SQL["write_device_stored"], figures)
         for name, (digest, position) in sorted(device.recent.items()):
             known += (device.id, name, digest, position)

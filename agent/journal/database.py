@@ -4,6 +4,7 @@ The only module that knows aiosqlite. Every call is one function run whole on th
 cancelled caller never leaves half a transaction. Maps SQLite's errors to ours. Never decides what is written.
 """
 
+import errno
 import os
 import re
 import sqlite3
@@ -25,7 +26,9 @@ FILE_NAME: Final = "journal.sqlite"
 PAGE_BYTES: Final = 2048
 """Small pages: one event a commit rewrites little, and flash cards wear less."""
 CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
-"""Size of the write-ahead log at which it is copied into the database file."""
+"""Size of the write-ahead log at which it is copied into the database file, unless the settings say otherwise."""
+RENEW_BYTES: Final = 1024 * 1024
+"""How much of the write-ahead log start-up writes again in one call."""
 BUSY_TIMEOUT_MS: Final = 5000
 CHECKPOINT_TRIES: Final = 6
 """How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
@@ -48,30 +51,43 @@ class Database:
         self._connection = connection
 
     @classmethod
-    async def open_writer(cls, directory: Path, cache_bytes: int, bytes_max: int) -> "Database":
+    async def open_writer(
+        cls, directory: Path, cache_bytes: int, bytes_max: int, checkpoint_bytes: int = CHECKPOINT_BYTES
+    ) -> "Database":
         """The write connection. What a crashed process left in the log is made durable before this returns.
 
-        Raises JournalDamaged where the file is no sound database, Held for a schema newer than this program.
+        Raises JournalDamaged where the file is no sound database or cannot be opened, Transient where the disk is full,
+        Held for a schema newer than this program.
         """
         path = directory / FILE_NAME
-        fresh = not path.exists()
-        if fresh:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        try:
+            fresh = not path.exists()
+            if fresh:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+                sync_directory(directory)
+            _renew(path.with_name(f"{FILE_NAME}-wal"))
+        except OSError as error:
+            raise _not_made(path, error) from error
         opened = cls(await _connect(path))
         try:
-            await opened.run(lambda connection: _prepare(connection, cache_bytes, bytes_max))
+            await opened.run(lambda connection: _prepare(connection, cache_bytes, bytes_max, checkpoint_bytes))
         except BaseException:
             await opened.close()
             raise
-        if fresh:
-            sync_directory(directory)
         return opened
 
     @classmethod
     async def open_reader(cls, directory: Path, cache_bytes: int) -> "Database":
         """A connection that can only read, and never checkpoints."""
-        opened = cls(await _connect(directory / FILE_NAME))
-        await opened.run(lambda connection: _read_only(connection, cache_bytes))
+        path = directory / FILE_NAME
+        if not path.exists():  # connecting would make an empty one
+            raise JournalDamaged("journal_gone", f"There is no journal at {path}.", "Look at the disk.")
+        opened = cls(await _connect(path))
+        try:
+            await opened.run(lambda connection: _read_only(connection, cache_bytes))
+        except BaseException:
+            await opened.close()
+            raise
         return opened
 
     async def run(self, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -96,7 +112,24 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         raise named(error) from error
 
 
-def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
+def _renew(wal: Path) -> None:
+    """Write the bytes of the write-ahead log over themselves and sync them: see docs/decisions/0004.
+
+    A failed sync leaves bytes that the kernel shows and never writes: a checkpoint of them, cut off, is a mixture.
+    """
+    if not wal.exists():
+        return
+    descriptor = os.open(wal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        at = 0
+        while data := os.pread(descriptor, RENEW_BYTES, at):
+            at += os.pwrite(descriptor, data, at)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int, checkpoint_bytes: int) -> None:
     run = connection.execute
     run(f"pragma page_size = {PAGE_BYTES}")
     run(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -105,8 +138,8 @@ def _prepare(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -
     _checkpoint(connection)
     for pragma in ("foreign_keys = off", "trusted_schema = off", "secure_delete = on", "temp_store = memory"):
         run(f"pragma {pragma}")
-    run(f"pragma wal_autocheckpoint = {CHECKPOINT_BYTES // PAGE_BYTES}")
-    run(f"pragma journal_size_limit = {CHECKPOINT_BYTES * 2}")
+    run(f"pragma wal_autocheckpoint = {checkpoint_bytes // PAGE_BYTES}")
+    run(f"pragma journal_size_limit = {checkpoint_bytes * 2}")
     run(f"pragma cache_size = {-(cache_bytes // 1024)}")
     run(f"pragma max_page_count = {bytes_max // PAGE_BYTES}")
     for pragma, wanted in (("synchronous", 2), ("journal_mode", "wal")):
@@ -177,11 +210,7 @@ def named(error: sqlite3.Error) -> NightsafeError:
     """SQLite's error as ours: a full disk passes, everything else means that nothing may be acknowledged."""
     code = getattr(error, "sqlite_errorname", "") or type(error).__name__
     if code == "SQLITE_FULL":
-        return Transient(
-            "disk_full",
-            "The disk is full: nothing more can be stored.",
-            "Free space on the disk of the state directory.",
-        )
+        return disk_full()
     if code in ("SQLITE_BUSY", "SQLITE_LOCKED"):
         return Transient(
             "journal_busy", "Another program holds the journal.", "End the program that has the journal open."
@@ -189,3 +218,19 @@ def named(error: sqlite3.Error) -> NightsafeError:
     return JournalDamaged(
         "journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk."
     )
+
+
+def disk_full() -> Transient:
+    """Nothing more fits: on the disk, or into the journal's own bound."""
+    return Transient(
+        "disk_full",
+        "The disk is full: nothing more can be stored.",
+        "Free space on the disk of the state directory.",
+    )
+
+
+def _not_made(path: Path, error: OSError) -> NightsafeError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full()
+    hint = "Look at the disk and at the owner of the state directory."
+    return JournalDamaged("journal_io", f"The journal {path} cannot be made: {error.strerror or error}.", hint)

@@ -1,13 +1,14 @@
 """[journal: its figures] → status. The book as facts for the page, the command line and the metrics."""
 
+from agent.core.arrivals import TOLD_MAX
 from agent.core.facts import DeviceFacts, JournalFacts
 from agent.core.instants import to_text
-from agent.journal.book import AGENT, Book, DeviceBook
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment
 
 
 def journal_facts(book: Book, committing: bool, writable: bool, commits_count: int) -> JournalFacts:
     """The journal at this instant: only what is durable is counted."""
-    devices = tuple(_device_facts(device) for device in list(book.devices.values()) if device.name != AGENT)
+    devices = tuple(_device_facts(book, device) for device in list(book.devices.values()) if device.name != AGENT)
     return JournalFacts(
         epoch=book.epoch,
         last=book.committed - book.base,
@@ -15,7 +16,7 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
         safe=max(0, book.safe - book.base),
         pending_count=book.committed - book.cursor,
         pending_bytes=book.committed_bytes,
-        oldest_pending_at=to_text(book.oldest_ms) if book.oldest_ms is not None else None,
+        oldest_pending_at=_told(book, book.oldest),
         quarantined_count=book.quarantined_count,
         committing=committing,
         writable=writable,
@@ -24,9 +25,14 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
     )
 
 
-def _device_facts(device: DeviceBook) -> DeviceFacts:
+def _told(book: Book, moment: Moment | None) -> str | None:
+    return to_text(book.instant_ms(moment)) if moment is not None else None
+
+
+def _device_facts(book: Book, device: DeviceBook) -> DeviceFacts:
     receipt = device.newest.receipt if device.newest is not None else None
     figures = device.figures
+    losses = [counting.loss for counting in list(device.epochs.values()) if counting.loss is not None]
     return DeviceFacts(
         device=device.name,
         epoch=receipt.epoch if receipt else None,
@@ -37,5 +43,16 @@ def _device_facts(device: DeviceBook) -> DeviceFacts:
         stored_count=figures.stored_count,
         pending_count=figures.pending_count,
         pending_bytes=figures.pending_bytes,
-        last_event_at=to_text(figures.last_ms) if figures.last_ms is not None else None,
+        last_event_at=_told(book, figures.last),
+        complete=_complete(device.newest) if receipt and receipt.epoch is not None else None,
+        lost_count=sum(loss.events_count for loss in losses),
+        lost=tuple((loss.epoch, *gap) for loss in losses for gap in loss.latest)[-TOLD_MAX:],
     )
+
+
+def _complete(counting: EpochBook | None) -> int | None:
+    """The highest n such that each of 1..n was stored or refused: what is lost ends it."""
+    if counting is None or counting.receipt is None or counting.receipt.stored is None:
+        return None
+    stored, loss = counting.receipt.stored, counting.loss
+    return stored if loss is None else min(stored, loss.lowest - 1)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from agent.core import chain
-from agent.core.arrivals import Gap, Item, Outcome, Own, Place
+from agent.core import chain, clock
+from agent.core.arrivals import Announced, Asked, Gap, GivenUp, Hole, Item, Outcome, Own, Place
 from agent.core.events import Event, Reason, Refusal, refuse
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, note_stored, note_used_up
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment, note_stored, note_used_up
 from agent.journal.database import SQL
 
 SOUGHT_MAX = 512
@@ -26,13 +26,16 @@ EXCERPT_BYTES_MAX = 4096
 
 
 class Stamp(NamedTuple):
-    """The time of one commit: all its records share it. `boot` is the row of the boot id."""
+    """The time of one commit: all its records share it. `boot` is the row of the boot id, `lived_s` the seconds that
+    the box has run, over all boots.
+    """
 
     wall_ms: int
     uptime_ms: int
     boot: int
     synced: int
     text: str
+    lived_s: float = 0.0
 
 
 class Fold:
@@ -43,6 +46,7 @@ class Fold:
         self.book = book
         self.venue = venue
         self.stamp = stamp
+        self.moment = Moment(stamp.wall_ms, stamp.uptime_ms, stamp.boot)
         self.values: list[Any] = []
         self.touched: set[EpochBook] = set()
         self.known: dict[tuple[int, str], bytes] = {}
@@ -68,8 +72,15 @@ class Fold:
             return self._take_event(item)
         if type(item) is Refusal:
             return self._take_refusal(item)
-        assert type(item) is Own
-        self._own(item.type, item.data)
+        match item:
+            case Own(kind, data):
+                self._own(kind, data)
+                if kind == clock.CORRECTED:
+                    self._note_offset(clock.offset_ms(data))
+            case Announced():
+                self._take_announced(item)
+            case Asked() | GivenUp():
+                self._take_word_of_hole(item)
         return Outcome.STORED
 
     def _take_event(self, event: Event) -> Outcome:
@@ -99,7 +110,7 @@ class Fold:
         book.pending_bytes += len(body)
         self.book.touched.add(counting)
         self.touched.add(counting)
-        return note_stored(counting, sequence, stamp.wall_ms, len(body))
+        return note_stored(counting, sequence, self.moment, len(body))
 
     def _own(self, kind: str, data: dict[str, Any]) -> None:
         counting = self.book.counting(self.connection, self.book.device(self.connection, AGENT), None)
@@ -114,12 +125,40 @@ class Fold:
         }
         self._store(counting, None, msgspec.json.encode(event))
 
+    def _note_offset(self, offset_ms: int) -> None:
+        """What the clock of the present boot was truly at, beside the record that says so."""
+        self.book.offsets_ms[self.stamp.boot] = offset_ms
+        self.connection.execute(SQL["write_offset"], (offset_ms, self.stamp.boot))
+
+    def _take_announced(self, said: Announced) -> None:
+        """What a device has counted and nobody here has seen is a hole, also behind all that came."""
+        device = self.book.devices.get(said.device) or self.book.device(self.connection, said.device)
+        counting = device.epochs.get(said.epoch) or self._new_counting(device, said.epoch)
+        gap = counting.tally.expect(said.last)
+        if gap is not None:
+            self._note_gap(counting, gap)
+
+    def _take_word_of_hole(self, word: Asked | GivenUp) -> None:
+        """Nothing is to be done about a hole that was filled meanwhile."""
+        device = self.book.devices.get(word.device)
+        counting = device.epochs.get(word.epoch) if device is not None else None
+        hole = counting.open_holes.at(word.first) if counting is not None else None
+        if counting is None or hole is None:
+            return
+        self.touched.add(counting)
+        if type(word) is GivenUp:
+            self._lose_gap(counting, hole)
+            return
+        assert type(word) is Asked
+        hole.command = word.command
+        self.connection.execute(SQL["write_gap_command"], (word.command, counting.id, hole.gap.first))
+
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
         """The first sight of an epoch: what an older one still lacks will not come any more."""
         if epoch is not None:
             for older in device.epochs.values():
-                for gap in older.open_gaps:
-                    self._lose_gap(older, gap)
+                for hole in older.open_holes:
+                    self._lose_gap(older, hole)
         newest = device.newest
         counting = self.book.counting(self.connection, device, epoch)
         if newest is not None and device.newest is not newest:
@@ -129,8 +168,8 @@ class Fold:
     def _note_place(self, counting: EpochBook, place: Place, event: Event) -> None:
         assert event.sequence is not None
         if place is Place.REUSED:
-            if counting.lost.holds(event.sequence):
-                return  # it was given up, and came all the same
+            if self._find_lost(counting, event.sequence):
+                return
             self.reused.append(event)
             data = {
                 "condition": "sequence_reused",
@@ -141,33 +180,66 @@ class Fold:
             }
             self._own("nightsafe.condition.raised", data)
         elif place is Place.AHEAD:
-            self._open_gap(counting, event.sequence)
+            self._open_gap(counting)
         else:
             self._fill_gap(counting, event.sequence)
 
-    def _open_gap(self, counting: EpochBook, sequence: int) -> None:
+    def _open_gap(self, counting: EpochBook) -> None:
+        """The hole before the highest sequence; its beginning may be the announced one that is open already."""
         (gap,) = counting.tally.latest_gaps(1)
-        counting.open_gaps.open(gap, self.stamp.wall_ms)
-        self.connection.execute(SQL["open_gap"], (counting.id, gap.first, gap.last, self.stamp.wall_ms))
+        self._note_gap(counting, Gap(max(gap.first, counting.open_holes.highest + 1), gap.last))
+
+    def _note_gap(self, counting: EpochBook, gap: Gap) -> None:
+        hole = Hole(gap, self.stamp.wall_ms, self.stamp.lived_s)
+        counting.open_holes.add(hole)
+        self._write_gap(counting, hole, "open")
         self._own("nightsafe.gap.opened", _gap_data(counting, gap))
+        self.book.touched.add(counting)
+        self.touched.add(counting)
+
+    def _write_gap(self, counting: EpochBook, hole: Hole, state: str) -> None:
+        row = (counting.id, *hole.gap, hole.opened_ms, hole.opened_s, state)
+        self.connection.execute(SQL["write_gap"], row)
 
     def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
-        gap = counting.open_gaps.at(sequence)
-        if gap is not None and counting.tally.covers(*gap):
-            self._end_gap(counting, gap, "closed")
+        hole = counting.open_holes.at(sequence)
+        if hole is None:
+            return
+        hole.came_count += 1
+        if counting.tally.covers(*hole.gap):
+            counting.open_holes.remove(hole)
+            self._end_gap(counting, hole.gap, "closed")
 
-    def _lose_gap(self, counting: EpochBook, gap: Gap) -> None:
+    def _lose_gap(self, counting: EpochBook, hole: Hole) -> None:
         """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
-        opened_ms = counting.open_gaps.end(gap)
-        self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
-        for hole in counting.tally.gaps_within(gap):
-            self.connection.execute(SQL["open_gap"], (counting.id, hole.first, hole.last, opened_ms))
-            self._end_gap(counting, hole, "lost")
-            note_used_up(counting, *hole)
-            counting.lost.add_range(*hole)
+        counting.open_holes.remove(hole)
+        self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
+        for gap in counting.tally.gaps_within(hole.gap):
+            part = Gap(gap.first, min(gap.last, hole.gap.last))
+            lost = Hole(part, hole.opened_ms, self.stamp.lived_s)
+            self._write_gap(counting, lost, "lost")
+            self._end_gap(counting, part, "lost")
+            note_used_up(counting, *part)
+            counting.lost.add(lost)
+            counting.lost_anew = True
+
+    def _find_lost(self, counting: EpochBook, sequence: int) -> bool:
+        """Whether it was given up, and came all the same: then it is lost no more."""
+        hole = counting.lost.at(sequence)
+        if hole is None:
+            return False
+        counting.lost.remove(hole)
+        counting.lost_anew = True
+        self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
+        for part in (Gap(hole.gap.first, sequence - 1), Gap(sequence + 1, hole.gap.last)):
+            if part.first <= part.last:
+                left = Hole(part, hole.opened_ms, hole.opened_s)
+                self._write_gap(counting, left, "lost")
+                counting.lost.add(left)
+        self.touched.add(counting)
+        return True
 
     def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
-        counting.open_gaps.end(gap)
         self.connection.execute(SQL["end_gap"], (state, counting.id, gap.first))
         self._own(f"nightsafe.gap.{state}", _gap_data(counting, gap))
         self.book.touched.add(counting)
@@ -210,10 +282,11 @@ class Fold:
     def _use_up(self, counting: EpochBook, sequence: int) -> None:
         place = counting.tally.add(sequence)
         if place is Place.REUSED:
-            return  # a record has it, and it is uploaded with that
+            self._find_lost(counting, sequence)
+            return  # a record has it, and it is uploaded with that; or it was given up, and is told as refused now
         counting.uploaded.add_range(sequence, sequence)
         if place is Place.AHEAD:
-            self._open_gap(counting, sequence)
+            self._open_gap(counting)
         elif place is Place.LATE:
             self._fill_gap(counting, sequence)
 

@@ -46,14 +46,21 @@ insert into boots (boot) values (?) on conflict (boot) do nothing;
 -- name: read_boots
 select id, boot from boots;
 
+-- name: read_offsets
+select id, offset_ms from boots where offset_ms is not null;
+
+-- name: write_offset
+update boots set offset_ms = ? where id = ?;
+
 -- name: add_device
 insert into devices (device) values (?);
 
 -- name: read_devices
-select id, device, stored_count, stored_bytes, uploaded_count, uploaded_bytes, last_ms from devices;
+select id, device, stored_count, stored_bytes, uploaded_count, uploaded_bytes, last_ms, last_uptime_ms, last_boot
+from devices;
 
 -- name: write_device_stored
-update devices set stored_count = ?, stored_bytes = ?, last_ms = ? where id = ?;
+update devices set stored_count = ?, stored_bytes = ?, last_ms = ?, last_uptime_ms = ?, last_boot = ? where id = ?;
 
 -- name: write_device_uploaded
 update devices set uploaded_count = ?, uploaded_bytes = ? where id = ?;
@@ -70,15 +77,20 @@ update device_epochs set contiguous = ?, ranges = ? where id = ?;
 -- name: write_device_epoch_uploaded
 update device_epochs set uploaded = ?, uploaded_ranges = ? where id = ?;
 
--- name: open_gap
-insert into gaps (device_epoch, first, last, opened_ms) values (?, ?, ?, ?)
-on conflict (device_epoch, first) do update set last = excluded.last, opened_ms = excluded.opened_ms, state = 'open';
+-- name: write_gap
+insert into gaps (device_epoch, first, last, opened_ms, opened_boottime_s, state) values (?, ?, ?, ?, ?, ?)
+on conflict (device_epoch, first) do update
+set last = excluded.last, opened_ms = excluded.opened_ms, opened_boottime_s = excluded.opened_boottime_s,
+    state = excluded.state, command = null;
+
+-- name: write_gap_command
+update gaps set command = ? where device_epoch = ? and first = ?;
 
 -- name: end_gap
 update gaps set state = ? where device_epoch = ? and first = ?;
 
 -- name: read_gaps
-select device_epoch, first, last, opened_ms, state from gaps where state in ('open', 'lost');
+select device_epoch, first, last, opened_ms, opened_boottime_s, command, state from gaps where state in ('open', 'lost');
 
 -- name: add_records
 insert into records
@@ -90,7 +102,7 @@ select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, sy
 from records where position > ? order by position limit ?;
 
 -- name: read_recorded
-select recorded_ms from records where position > ? order by position limit 1;
+select recorded_ms, uptime_ms, boot from records where position > ? order by position limit 1;
 
 -- name: seek_known
 with sought (device, id) as (values %s)
@@ -104,6 +116,19 @@ update journal set watermark = ? where one = 1;
 
 -- name: write_lived
 update journal set boottime_s = ?, boottime_boot = ?, boottime_at_s = ? where one = 1;
+
+-- name: read_safe_marks
+select position, boottime_s from safe_marks order by position;
+
+-- name: mark_safe
+insert into safe_marks (position, boottime_s) values (?, ?) on conflict (position) do nothing;
+
+-- name: prune_safe_marks
+delete from safe_marks where position < ?;
+
+-- name: delete_records
+-- by primary key: the oldest rows
+delete from records where position in (select position from records where position <= ? order by position limit ?);
 
 -- name: write_cursor
 update journal set cursor = ?, safe = ? where one = 1;

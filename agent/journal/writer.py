@@ -1,32 +1,37 @@
 """device → gate → ingest → [journal: the one writer] → drain. Commits what waits in groups, and tells after the fsync.
 
 Everything that arrived while the last commit ran is the next one. Nothing is told before its commit has returned, and
-a caller that goes away changes nothing. Never judges an event's bytes, never reads a clock of its own.
+a caller that goes away changes nothing. After an error that is no full disk the connection is never trusted again: the
+journal limps, storing nothing, until it has been opened anew. Never judges an event's bytes, never reads a clock.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from agent.core import chain
-from agent.core.arrivals import Item, Outcome, Own, Receipt, Settle
-from agent.core.errors import Held, JournalDamaged, NightsafeError, Rejected, Transient
+from agent.core.arrivals import Item, Loss, OpenGap, Outcome, Own, Receipt, Settle
+from agent.core.errors import Held, JournalDamaged, NightsafeError, RecordDamaged, Rejected, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
 from agent.core.lineage import Parent
 from agent.core.lived import Lived, lived
+from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
-from agent.journal import streams
+from agent.journal import retention, streams
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import SQL, Database
+from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, named
 from agent.journal.figures import journal_facts
 from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
+from agent.journal.retention import Pages
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -35,6 +40,8 @@ BEAT_S = 1.0
 """How often an idle writer shows that it lives."""
 LIVED_WRITE_S = 600.0
 """How often it is written down how long the box has run."""
+PROOF_BYTES: Final = 524_288
+"""Room for so much must be in the journal before a written mark counts as proof that records can be stored again."""
 
 
 class Clock(Protocol):
@@ -55,6 +62,9 @@ class Limits(msgspec.Struct, frozen=True):
     project_events: int
     cache_bytes: int
     bytes_max: int
+    checkpoint_bytes: int = CHECKPOINT_BYTES
+    reopen_first_s: float = 1.0
+    reopen_max_s: float = 30.0
 
 
 class Uploaded(NamedTuple):
@@ -70,7 +80,7 @@ class Journal:
 
     name = "writer"
 
-    def __init__(self, database: Database, book: Book, venue: str, clock: Clock, limits: Limits) -> None:
+    def __init__(self, database: Database | None, book: Book, venue: str, clock: Clock, limits: Limits) -> None:
         self._database = database
         self._book = book
         self._venue = venue
@@ -88,6 +98,30 @@ class Journal:
         self._on_reused: Callable[[Event], None] = lambda event: None
         self._reused: list[Event] = []
         self._beat: Callable[[], None] = lambda: None
+        self._again: Callable[[], Awaitable[Journal]]
+        self._failure: NightsafeError | None = None
+        """Why the journal limps: nothing is stored until it has been opened anew."""
+        self._failures_count = 0
+        """Failures in a row, without a commit between them."""
+        self._full: NightsafeError | None = None
+        self._reopening: asyncio.Task[None] | None = None
+        self._generations_count = 0
+        self._on_reopen: list[Callable[[], None]] = []
+        self._spare: Callable[[bool], bool] = lambda sure: False
+        self._level = Level.NORMAL
+        self._shed_count = 0
+        self._confirmed = 0
+
+    @classmethod
+    async def start(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
+        """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. Raises Held."""
+        try:
+            return await cls.open(directory, venue, epoch, clock, limits)
+        except (JournalDamaged, Transient) as error:
+            limping = cls(None, Book(), venue, clock, limits)
+            limping._again = partial(cls.open, directory, venue, epoch, clock, limits)
+            limping._fail(error)
+            return limping
 
     @classmethod
     async def open(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
@@ -95,18 +129,33 @@ class Journal:
 
         Raises Held for another venue's journal, JournalDamaged for an unsound one.
         """
-        database = await Database.open_writer(directory, limits.cache_bytes, limits.bytes_max)
+        database = await Database.open_writer(directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes)
         try:
             await database.run(lambda connection: _begin(connection, venue, epoch, clock.wall_ms()))
             book = await database.run(books.load)
         except BaseException:
             await database.close()
             raise
-        return cls(database, book, venue, clock, limits)
+        opened = cls(database, book, venue, clock, limits)
+        opened._again = partial(cls._open_again, directory, venue, epoch, clock, limits)
+        return opened
+
+    @classmethod
+    async def _open_again(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
+        """As `open`, where there was a journal before: an empty folder is no new venue but a disk that is not there."""
+        if _is_bare(directory):
+            raise JournalDamaged(
+                "journal_gone",
+                f"The journal has gone from {directory}.",
+                "Look whether the disk of the state directory is still mounted there.",
+            )
+        return await cls.open(directory, venue, epoch, clock, limits)
 
     async def close(self) -> None:
         """Close the database; what was submitted and not yet committed is not acknowledged."""
-        await self._database.close()
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
 
     # Taking in ------------------------------------------------------------------------------------------------------
 
@@ -117,18 +166,26 @@ class Journal:
         self._wake.set()
 
     async def record(self, kind: str, data: dict[str, Any]) -> None:
-        """Record an event of the box's own; returns when it is durable. Raises Transient if it could not be stored."""
+        """Record an event of the box's own; returns when it is durable. Raises Transient if it could not be stored, or
+        is left out because room is short."""
+        if self._level >= Level.SHED and kind in TELEMETRY:
+            self._shed_count += 1
+            raise Transient("disk_shed", f"The record {kind} is left out while room is short.")
+        if not await self.store(Own(kind, data)):
+            raise Transient(
+                "unstored", f"The record {kind} could not be stored.", "See what the page says of the journal."
+            )
+
+    async def store(self, item: Item) -> bool:
+        """Submit one item and wait for its commit; False when nothing is on disk."""
         told = asyncio.get_running_loop().create_future()
 
         def settle(_: Item, outcome: Outcome) -> None:
             if not told.done():
                 told.set_result(outcome)
 
-        self.submit(Own(kind, data), settle)
-        if await told is Outcome.UNSTORED:
-            raise Transient(
-                "disk_full", f"The record {kind} could not be stored.", "Free space on the state directory's disk."
-            )
+        self.submit(item, settle)
+        return await told is not Outcome.UNSTORED
 
     @property
     def has_room(self) -> bool:
@@ -147,6 +204,21 @@ class Journal:
         """Call `call` with each event that was stored under a sequence its device had used before."""
         self._on_reused = call
 
+    def on_reopen(self, call: Callable[[], None]) -> None:
+        """Call `call` when the journal has been opened anew: what was read before may not be there any more."""
+        self._on_reopen.append(call)
+
+    def spare(self, give: Callable[[bool], bool]) -> None:
+        """Call `give` when a write that must go through finds the disk full (True), or may have failed of it (False);
+        it returns whether there is room now, so that it is tried once more."""
+        self._spare = give
+
+    def press(self, level: Level) -> None:
+        """How short room is. At `refuse` nothing of devices is taken; the drain and the deletions still write."""
+        if level is not self._level:
+            self._level = level
+            self._tell_commit()
+
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
         self._beat = beat
@@ -160,9 +232,14 @@ class Journal:
             waking = group.create_task(self._wake_on(stop), name="writer-stop")
             while self._waiting or not stop.is_set():
                 self._beat()
+                if self._failure is not None:
+                    await self._limp(group)
+                    continue
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
+                    if not self._writable:
+                        await self._note_lived()
                     self._wake.clear()
                     await _wait(self._wake, BEAT_S)
                     continue
@@ -170,6 +247,8 @@ class Journal:
                 if self._book.unprojected >= self._limits.project_events:
                     await self._write_figures()
             waking.cancel()
+            if self._reopening is not None:
+                self._reopening.cancel()
         await self._note_lived()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
@@ -177,10 +256,10 @@ class Journal:
         self._wake.set()
 
     async def _write_figures(self) -> None:
-        """Bring the figures up to the log. A full disk puts it off: the log has them all."""
+        """Bring the figures up to the log. A disk that fails puts it off: the log has them all."""
         try:
-            await self._transact(self._project)
-        except Transient as error:
+            await self._transact(self._project, must=True)
+        except (Transient, JournalDamaged) as error:
             log.debug("figures_put_off", code=error.code)
 
     def lived_s(self) -> float:
@@ -191,39 +270,43 @@ class Journal:
         return lived(self._book.lived, self._clock.boot_id(), self._clock.uptime_ms() / 1000)
 
     async def _note_lived(self) -> None:
-        """Write down how long the box has run. A full disk puts it off."""
+        """Write down how long the box has run: after a failure, the proof that records can be stored again. A disk
+        that fails puts it off."""
         now = self._lived()
 
-        def write(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+        def write(connection: sqlite3.Connection) -> tuple[int, set[EpochBook]]:
             connection.execute(SQL["write_lived"], now)
             self._book.lived = now
-            return None, set()
+            return retention.pages(connection).left_bytes, set()
 
         try:
-            await self._transact(write)
-        except Transient as error:
+            left_bytes = await self._transact(write)
+        except (Transient, JournalDamaged) as error:
             log.debug("lived_put_off", code=error.code)
+            self._full = self._full or error
+            return
+        if not self._writable and left_bytes >= PROOF_BYTES:
+            self._note_writable(None)
+            self._tell_commit()
 
     async def _commit_waiting(self) -> None:
-        group = self._waiting[: self._limits.commit_events_max]
-        self._waiting = self._waiting[len(group) :]
-        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting) if self._waiting else 0
-        failure: NightsafeError | None = None
+        group = self._take_waiting()
+        if not group:
+            return
+        own = all(type(item) is Own for item, _ in group)
         self._committing = True
         try:
-            outcomes = await self._transact(lambda connection: self._append(connection, group))
+            outcomes = await self._transact(lambda connection: self._append(connection, group), must=own)
             self._note_writable(None)
         except NightsafeError as error:
             group += self._take_behind(group)
-            failure, outcomes = error, [Outcome.UNSTORED] * len(group)
+            outcomes = [Outcome.UNSTORED] * len(group)
             self._note_writable(error)
         finally:
             self._committing = False
         self._commits_count += 1
         for (item, settle), outcome in zip(group, outcomes, strict=True):
             settle(item, outcome)
-        if failure is not None and not isinstance(failure, Transient):
-            raise failure
         reused, self._reused = self._reused, []
         for event in reused:
             self._on_reused(event)
@@ -231,6 +314,19 @@ class Journal:
             for call in self._on_room:
                 call()
         self._tell_commit()
+
+    def _take_waiting(self) -> list[tuple[Item, Settle]]:
+        """The next group. Where nothing of devices is taken, they are told so, and the box's own records stay in it."""
+        group = self._waiting[: self._limits.commit_events_max]
+        self._waiting = self._waiting[len(group) :]
+        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting) if self._waiting else 0
+        if self._level is not Level.REFUSE:
+            return group
+        own = [one for one in group if type(one[0]) is Own]
+        for item, settle in (*group, *self._take_behind(group)):
+            if type(item) is not Own:
+                settle(item, Outcome.UNSTORED)
+        return own
 
     def _take_behind(self, group: list[tuple[Item, Settle]]) -> list[tuple[Item, Settle]]:
         """What waits of the devices in a group that was not stored: it must not come before that."""
@@ -249,27 +345,100 @@ class Journal:
     def _note_writable(self, error: NightsafeError | None) -> None:
         if error is not None and self._writable:
             log.warning("journal_refused", code=error.code, reason=error.text, hint=error.hint)
-        if error is None and not self._writable:
-            log.info("journal_recovered")
+        if error is None:
+            if not self._writable:
+                log.info("journal_recovered")
+            self._failures_count = 0
+        self._full = error
         self._writable = error is None
+
+    # Limping ----------------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: NightsafeError) -> None:
+        """What this connection says is not believed any more: nothing is stored and no receipt is told until the
+        journal has been opened anew, which makes durable what is left of it, or finds what is not."""
+        self._failures_count += 1
+        tell = log.error if self._failure is None and self._failures_count == 1 else log.debug
+        tell("journal_failed", code=error.code, reason=error.text, hint=error.hint, times=self._failures_count)
+        self._failure = error
+        self._writable = False
+        self._receipts_due = set()
+        self._wake.set()
+        self._tell_commit()
+
+    async def _limp(self, group: asyncio.TaskGroup) -> None:
+        """One turn while the journal is opened anew beside it: whoever waits is told at once that nothing is stored."""
+        if self._reopening is None or self._reopening.done():
+            self._reopening = group.create_task(self._reopen(), name="writer-reopen")
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for item, settle in waiting:
+            settle(item, Outcome.UNSTORED)
+        for call in self._on_room:
+            call()
+        self._wake.clear()
+        if self._failure is not None:
+            await _wait(self._wake, BEAT_S)
+
+    async def _reopen(self) -> None:
+        """Close the connection and open the journal anew, with back-off, until it can be written to."""
+        while self._failure is not None:
+            with suppress(NightsafeError, sqlite3.Error):
+                await self.close()
+            await asyncio.sleep(self._reopen_pause_s())
+            try:
+                opened = await self._again()
+            except NightsafeError as error:
+                self._fail(error)
+                self._spare(error.code == "disk_full")
+                continue
+            self._adopt(opened)
+            await self._note_lived()
+            log.info("journal_reopened", epoch=self._book.epoch, last=self._book.sequence, writable=self._writable)
+
+    def _reopen_pause_s(self) -> float:
+        first_s, longest_s = self._limits.reopen_first_s, self._limits.reopen_max_s
+        return min(longest_s, first_s * 2.0 ** min(self._failures_count - 1, 30))
+
+    def _adopt(self, opened: "Journal") -> None:
+        """Go on with what another one has opened."""
+        self._database, self._book, self._again = opened._database, opened._book, opened._again
+        self._failure = None
+        self._confirmed = 0
+        self._generations_count += 1
+        self.receipts_all_due()
+        for call in self._on_reopen:
+            call()
+        self._tell_commit()
+        self._wake.set()
 
     # On the connection's thread ---------------------------------------------------------------------------------------
 
-    async def _transact(self, work: Callable[[sqlite3.Connection], tuple[T, set[EpochBook]]]) -> T:
+    async def _transact(self, work: Callable[[sqlite3.Connection], tuple[T, set[EpochBook]]], must: bool = False) -> T:
         """Run `work` as one transaction; it returns its result and the countings that it changed.
 
-        When it fails, nothing counts but what the disk has: a commit that raised may have landed.
+        When it fails, nothing counts but what the disk has: a commit that raised may have landed. With `must`, the
+        reserve is given for it when the disk is full, and it is tried once more. Raises Transient where it may be tried
+        again, JournalDamaged where the journal limps from now on.
         """
+        try:
+            return await self._transact_once(work)
+        except Transient as error:
+            if not must or error.code != "disk_full" or not self._spare(True):
+                raise
+        return await self._transact_once(work)
+
+    async def _transact_once(self, work: Callable[[sqlite3.Connection], tuple[T, set[EpochBook]]]) -> T:
 
         def call(connection: sqlite3.Connection) -> tuple[T, set[EpochBook]]:
             try:
                 connection.execute("begin immediate")
                 result, changed = work(connection)
                 connection.execute("commit")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("rollback")
-                self._book = _read_back(connection)
+                if not (isinstance(error, sqlite3.Error) and isinstance(named(error), JournalDamaged)):
+                    self._book = _read_back(connection)
                 raise
             self._book.settle()
             for counting in changed:
@@ -277,12 +446,27 @@ class Journal:
             return result, changed
 
         try:
-            result, changed = await self._database.run(call)
+            result, changed = await self._run(call)
         except BaseException:
-            self.receipts_all_due()
+            if self._failure is None:
+                self.receipts_all_due()
             raise
         self._receipts_due |= changed
         return result
+
+    async def _run(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `call` on the writer's thread. Raises JournalDamaged while the journal limps."""
+        database = self._database
+        if database is None or self._failure is not None:
+            raise JournalDamaged("journal_limps", "The journal is being opened anew.", "It is tried again by itself.")
+        try:
+            return await database.run(call)
+        except RecordDamaged:
+            raise
+        except JournalDamaged as error:
+            if database is self._database and self._failure is None:
+                self._fail(error)
+            raise
 
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
@@ -290,13 +474,14 @@ class Journal:
         book = self._book
         boot = book.boot(connection, self._clock.boot_id())
         wall_ms = self._clock.wall_ms()
-        stamp = Stamp(wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms))
+        uptime_ms, synced = self._clock.uptime_ms(), int(self._clock.synced())
+        stamp = Stamp(wall_ms, uptime_ms, boot, synced, to_text(wall_ms), self.lived_s())
         fold = Fold(connection, book, self._venue, stamp)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
         books.insert_many(connection, SQL["add_records"], fold.values, 11)
-        if book.oldest_ms is None and fold.values:
-            book.oldest_ms = wall_ms
+        if book.oldest is None and fold.values:
+            book.oldest = fold.moment
         self._reused = fold.reused
         return outcomes, fold.touched
 
@@ -313,12 +498,14 @@ class Journal:
 
     async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
         """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
-        await self._transact(lambda connection: self._advance(connection, cursor, safe, uploaded))
+        await self._transact(lambda connection: self._advance(connection, cursor, safe, uploaded), must=True)
 
     def _advance(
         self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]
     ) -> tuple[None, set[EpochBook]]:
         book = self._book
+        if uploaded and (cursor, safe) == (book.cursor, book.safe):
+            return None, set()  # the commit that raised has landed
         moved: dict[int, EpochBook] = {}
         for row, sequence, size in uploaded:
             counting = book.epochs[row]
@@ -333,9 +520,8 @@ class Journal:
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
-        oldest = connection.execute(SQL["read_recorded"], (cursor,)).fetchone()
         book.cursor, book.safe = cursor, safe
-        book.oldest_ms = oldest[0] if oldest else None
+        book.oldest = books.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
@@ -385,9 +571,7 @@ class Journal:
 
     async def quarantined(self, number: int) -> tuple[str, bytes | None, str, str] | None:
         """(device, payload, reason, state) of one refused event."""
-        return await self._database.run(
-            lambda connection: connection.execute(SQL["read_quarantined"], (number,)).fetchone()
-        )
+        return await self._run(lambda connection: connection.execute(SQL["read_quarantined"], (number,)).fetchone())
 
     async def settle_quarantined(self, number: int, state: str, actor: str, note: str) -> None:
         """Note what a person decided about a refused event."""
@@ -399,15 +583,79 @@ class Journal:
             self._book.quarantined_count = connection.execute(SQL["count_quarantined"]).fetchone()[0]
             return None, books.read_refused(connection, self._book)
 
-        await self._transact(work)
+        await self._transact(work, must=True)
         self._tell_commit()
+
+    # Retention --------------------------------------------------------------------------------------------------------
+
+    def confirm(self, safe: int) -> None:
+        """The cloud has said, to this process, that everything up to this position may be deleted."""
+        self._confirmed = max(self._confirmed, safe)
+
+    async def mark_safe(self) -> None:
+        """Write down how far the cloud calls everything safe, and how long the box has run by now."""
+        safe, lived_s = self._deletable, self.lived_s()
+
+        def write(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            retention.mark(connection, safe, lived_s)
+            return None, set()
+
+        if safe:
+            await self._transact(write, must=True)
+
+    async def delete_kept(self, keep_s: float, rows_max: int) -> int:
+        """Delete the oldest records that the cloud has called safe for `keep_s` seconds of this box's running, at most
+        `rows_max`; returns how many. Their ids, what was refused, and the holes stay known."""
+        if self._deletable > self._book.watermark:
+            await self._write_figures()
+        horizon_s = self.lived_s() - keep_s
+
+        def delete(connection: sqlite3.Connection) -> tuple[int, set[EpochBook]]:
+            highest = min(self._deletable, self._book.watermark)
+            return retention.delete(connection, highest, horizon_s, rows_max), set()
+
+        return await self._transact(delete, must=True)
+
+    @property
+    def _deletable(self) -> int:
+        """No record above this is deleted: not the last one, nor the one that proves where the drain goes on, and
+        nothing on the strength of what the disk alone says."""
+        book = self._book
+        return max(0, min(self._confirmed, book.safe, book.cursor - 1, book.committed - 1))
+
+    async def pages(self) -> Pages | None:
+        """How full the database is; None while the journal limps."""
+        try:
+            return await self._run(retention.pages)
+        except NightsafeError:
+            return None
 
     # What is known ----------------------------------------------------------------------------------------------------
 
     @property
     def writable(self) -> bool:
-        """False since a commit failed, until one succeeds."""
-        return self._writable
+        """False since a commit failed, until one succeeds, and while the disk is too full to take anything."""
+        return self._failure is None and self._writable and self._level is not Level.REFUSE
+
+    @property
+    def failure(self) -> NightsafeError | None:
+        """Why records cannot be stored right now, as far as it is known; a full disk shows as Transient."""
+        return self._failure or self._full
+
+    @property
+    def limps(self) -> bool:
+        """Whether nothing can be read or written here until the journal has been opened anew."""
+        return self._failure is not None
+
+    @property
+    def generation(self) -> int:
+        """How often the journal has been opened anew."""
+        return self._generations_count
+
+    @property
+    def shed_count(self) -> int:
+        """Records of the box's own that were left out because room was short."""
+        return self._shed_count
 
     @property
     def book(self) -> Book:
@@ -416,6 +664,8 @@ class Journal:
 
     def receipts_due(self) -> list[Receipt]:
         """What changed since the last call, as it may be told: all of it is durable."""
+        if self._failure is not None:
+            return []
         due, self._receipts_due = self._receipts_due, set()
         return [
             counting.receipt
@@ -423,22 +673,33 @@ class Journal:
             if counting.receipt is not None and counting.device.name != books.AGENT
         ]
 
-    def open_gaps(self) -> list[tuple[str, str, int, int]]:
-        """The holes to be asked for, as of the last commit: (device, epoch, first, last)."""
-        return [
-            (counting.device.name, counting.epoch, first, last)
-            for counting in list(self._book.epochs.values())
-            if counting.holes and counting.epoch is not None
-            for first, last in counting.holes
-        ]
+    def open_gaps(self) -> list[OpenGap]:
+        """The holes to be asked for, as of the last commit."""
+        return [gap for counting in list(self._book.epochs.values()) for gap in counting.open_gaps]
+
+    def losses(self) -> list[Loss]:
+        """What was declared lost and has not come since, as of the last commit: one for each epoch that lacks some."""
+        return [counting.loss for counting in list(self._book.epochs.values()) if counting.loss is not None]
+
+    def highest(self, device: str, epoch: str) -> int:
+        """The highest sequence of a device's epoch that is known of, 0 without any."""
+        known = self._book.devices.get(device)
+        counting = known.epochs.get(epoch) if known is not None else None
+        return counting.tally.highest if counting is not None else 0
+
+    def clock_offset_ms(self) -> int | None:
+        """What wall time minus uptime truly is in this boot, where its clock was ever synchronised."""
+        row = self._book.boots.get(self._clock.boot_id())
+        return self._book.offsets_ms.get(row) if row is not None else None
 
     def receipts_all_due(self) -> None:
         """Tell everything again: the broker has forgotten what it retained."""
-        self._receipts_due = set(self._book.epochs.values())
+        if self._failure is None:
+            self._receipts_due = set(self._book.epochs.values())
 
     def facts(self) -> JournalFacts:
         """The journal at this instant."""
-        return journal_facts(self._book, self._committing, self._writable, self._commits_count)
+        return journal_facts(self._book, self._committing, self.writable, self._commits_count)
 
 
 def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
@@ -467,8 +728,13 @@ def _read_back(connection: sqlite3.Connection) -> Book:
         raise JournalDamaged(
             "journal_unreadable",
             f"After a failed write the journal could not be read: {error}.",
-            "The box starts anew by itself; if this comes back, run `nightsafe verify` and look at the disk.",
+            "It is opened anew by itself; if this comes back, run `nightsafe verify` and look at the disk.",
         ) from error
+
+
+def _is_bare(directory: Path) -> bool:
+    """Whether nothing in the folder speaks of a journal."""
+    return not any(directory.glob("journal.*"))
 
 
 async def _wait(event: asyncio.Event, at_most_s: float) -> None:
@@ -482,9 +748,9 @@ async def _wait(event: asyncio.Event, at_most_s: float) -> None:
 def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
-    return item.size if type(item) is Refusal else 256
+    return item.size if type(item) is Refusal else 256  # the box's own are small
 
 
 def _device(item: Item) -> str | None:
-    """Whose it is; None for the box's own."""
-    return None if isinstance(item, Own) else item.device
+    """Who sent it; None for the box's own."""
+    return item.device if isinstance(item, Event | Refusal) else None

@@ -60,6 +60,9 @@ class EventFlow:
             raise Malformed("a PUBLISH with QoS 0 is marked as a repetition")
         else:
             self._gate.count("events_qos0")
+            if self._gate.shedding:
+                self._gate.count("events_shed")
+                return True
         connection, response = self._connection, None
         if self._level == packets.V5:
             if at < stop and buffer[at] == 0:

@@ -46,7 +46,9 @@ COUNTED = (
     "partial_dropped",
     "events_total",
     "events_qos0",
+    "events_shed",
     "spoofed",
+    "takeovers",
 )
 """What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
 
@@ -108,6 +110,10 @@ class Listeners(Protocol):
         """A device asked for its event's own receipt at `topic`."""
         ...
 
+    def taken_over(self, device: str, before: str, now: str) -> None:
+        """A device was let in from `now` while its connection from `before` was open: the broker ends that one."""
+        ...
+
 
 class Gate:
     """The listener for devices: a stage that accepts from `ready` until `stop`."""
@@ -133,7 +139,13 @@ class Gate:
         self._starved: dict[DeviceConnection, None] = {}
         self._joins: asyncio.TaskGroup | None = None
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        self._present: dict[str, DeviceConnection] = {}
+        """The latest open connection of each device."""
+        self._displacing: dict[DeviceConnection, str] = {}
+        """Who is being let in while another connection of the same device is open, and where from that one comes."""
         self.partial_bytes = 0
+        self.shedding = False
+        """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
         self.settled = asyncio.Event()
         """Set whenever a connection has acknowledged what was due, or is gone."""
         self.addresses: list[tuple[str, int]] = []
@@ -202,11 +214,20 @@ class Gate:
         """A connection is gone."""
         self._connections.pop(connection, None)
         self._starved.pop(connection, None)
+        self._displacing.pop(connection, None)
+        if self._present.get(connection.device) is connection:
+            del self._present[connection.device]
         self.settled.set()
 
     def opened(self, connection: DeviceConnection) -> None:
         """The broker let the device in."""
         log.debug("device_connected", device=connection.device, peer=connection.peer)
+        before = self._displacing.pop(connection, None)
+        if before is not None:
+            self._counts["takeovers"] += 1
+            self._listeners.taken_over(connection.device, before, connection.peer)
+        if connection.device:
+            self._present[connection.device] = connection
 
     def count(self, name: str) -> None:
         """Count one of what the counters call `name`."""
@@ -247,6 +268,8 @@ class Gate:
     def join(self, connection: DeviceConnection, connect: bytes) -> asyncio.Task[None]:
         """Open the device's way to the broker and send its CONNECT there."""
         assert self._joins is not None
+        if (present := self._present.get(connection.device)) is not None:
+            self._displacing[connection] = present.peer
         return self._joins.create_task(self._join(connection, connect), name=f"join-{connection.peer}")
 
     async def _join(self, connection: DeviceConnection, connect: bytes) -> None:

@@ -50,8 +50,9 @@ def held_lock(directory: Path) -> Iterator[None]:
             raise StateUnusable(
                 "state_busy", text, "Stop it first, or give this one its own [state] directory."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # the lock is what counts; a full disk has no room for who holds it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -124,7 +124,13 @@ def _ordered(sections: Sections) -> Iterator[Problem]:
     pairs: Mapping[str, tuple[tuple[str, str], ...]] = {
         "drain": (("batch_records_first", "batch_records_max"), ("backoff_first_s", "backoff_max_s")),
         "broker": (("restart_delay_s", "restart_delay_max_s"),),
-        "journal": (("commit_events_max", "queue_events_max"),),
+        "journal": (
+            ("commit_events_max", "queue_events_max"),
+            ("checkpoint_bytes", "reserve_bytes"),
+            ("reserve_bytes", "refuse_free_bytes"),
+            ("refuse_free_bytes", "shed_free_bytes"),
+            ("reopen_first_s", "reopen_max_s"),
+        ),
         "intake": (("gap_resend_s", "gap_attention_s"),),
     }
     for name, bounds in pairs.items():

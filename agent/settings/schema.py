@@ -121,7 +121,13 @@ class VenueSettings(Section, frozen=True):
     name: Annotated[str, live("What people call the venue.", min_length=1, max_length=200)]
     location: Annotated[str, live("Location id that support asks for.", min_length=1, max_length=200)]
     contact_email: Annotated[str, live("Who at the venue gets letters; empty for nobody.")] = ""
-    timezone: Annotated[str, live("Time zone of the trading times, by its tz database name.")] = "UTC"
+    timezone: Annotated[
+        str, live("Time zone of the trading times and of the business day, by its tz database name.")
+    ] = "UTC"
+    day_starts_at: Annotated[
+        str,
+        live('Time of day, "HH:MM", at which a business day begins.', pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"),
+    ] = "05:00"
     trading: Annotated[
         Mapping[str, tuple[str, ...]],
         live('Trading times: weekday to a list of "HH:MM-HH:MM", which may run past midnight.'),
@@ -235,8 +241,49 @@ class JournalSettings(Section, frozen=True):
     cache_bytes: Annotated[int, restart("SQLite's page cache, in bytes.", ge=1_048_576, le=1_073_741_824)] = 8_388_608
     keep_days: Annotated[int, live("Days that a record stays after the cloud called it safe.", ge=1, le=3_650)] = 30
     bytes_max: Annotated[
-        int, restart("Size of the journal at which nothing more is stored.", ge=16_777_216, le=1_000_000_000_000)
+        int, restart("Size of the journal at which nothing more is stored.", ge=4_194_304, le=1_000_000_000_000)
     ] = 8_000_000_000
+    checkpoint_bytes: Annotated[
+        int,
+        restart(
+            "Size of the write-ahead log at which it is copied into the database; smaller for a small disk.",
+            ge=262_144,
+            le=268_435_456,
+        ),
+    ] = 8_388_608
+    reserve_bytes: Annotated[
+        int,
+        restart(
+            "Room kept for the drain and deletions on a full disk, as a file; at least checkpoint_bytes.",
+            ge=262_144,
+            le=1_073_741_824,
+        ),
+    ] = 33_554_432
+    shed_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which QoS 0 and the box's own telemetry are not taken any more.",
+            ge=524_288,
+            le=1_000_000_000_000,
+        ),
+    ] = 268_435_456
+    refuse_free_bytes: Annotated[
+        int,
+        live(
+            "Free room at which nothing of devices is taken any more; at least reserve_bytes.",
+            ge=262_144,
+            le=1_000_000_000_000,
+        ),
+    ] = 67_108_864
+    reopen_first_s: Annotated[
+        float, restart("Pause before a journal that failed is opened anew; doubles each time.", ge=0.01, le=60)
+    ] = 1.0
+    reopen_max_s: Annotated[float, restart("The longest such pause.", gt=0, le=600)] = 30.0
+    delete_interval_s: Annotated[
+        float, live("How often records whose days are over are looked for.", gt=0, le=86_400)
+    ] = 60.0
+    delete_records_max: Annotated[int, live("Records that one step deletes.", ge=1, le=200)] = 200
+    delete_pause_s: Annotated[float, live("Pause between two such steps.", ge=0.01, le=60)] = 0.1
 
 
 class IntakeSettings(Section, frozen=True):
@@ -313,6 +360,14 @@ class UplinkSettings(Section, frozen=True):
         live('How long a failure lasts, from the start of its probe, before people read "offline".', ge=0, le=600),
     ] = 10.0
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30
+
+
+class ClockSettings(Section, frozen=True):
+    """The box's own clock. Nothing but times on records and pages depends on it."""
+
+    unsynced_notice_s: Annotated[
+        float, live("How long the clock is not synchronised before people are told.", ge=0, le=86_400)
+    ] = 300.0
 
 
 class WebSettings(Section, frozen=True):
@@ -415,6 +470,7 @@ class Settings(Section, frozen=True):
     intake: IntakeSettings = msgspec.field(default_factory=IntakeSettings)
     drain: DrainSettings = msgspec.field(default_factory=DrainSettings)
     uplink: UplinkSettings = msgspec.field(default_factory=UplinkSettings)
+    clock: ClockSettings = msgspec.field(default_factory=ClockSettings)
     web: WebSettings = msgspec.field(default_factory=WebSettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)

@@ -5,18 +5,23 @@ Joins facts as they are at this instant; whoever shows something shows it from h
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
-from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.business_day import business_date
+from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
+    ClockStatus,
     Details,
     DiskStatus,
     Progress,
     Snapshot,
     device_status,
+    disk_status,
     drain_status,
     journal_status,
     progressed,
@@ -54,19 +59,23 @@ class Gate(Protocol):
 
 
 class Clock(Protocol):
-    """Boottime for durations, wall time for people."""
+    """Boottime for durations, what it is in wall time for people, and how good that is."""
 
     def boottime_s(self) -> float: ...
-    def wall_ms(self) -> int: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
+    def offset_known(self) -> bool: ...
+    def synced(self) -> bool: ...
+    def boot_id(self) -> str: ...
 
 
 class Venue(NamedTuple):
-    """Whose box this is. `zone` is the time zone in which people read times."""
+    """Whose box this is. People read times in `zone`, and their business day begins at `day_starts`."""
 
     id: str
     name: str
     location: str
     zone: ZoneInfo
+    day_starts: time
 
 
 class Parts(NamedTuple):
@@ -78,6 +87,7 @@ class Parts(NamedTuple):
     gate: Gate
     conditions: Callable[[], tuple[Condition, ...]]
     stale: Callable[[], tuple[str, ...]]
+    disk: Callable[[], DiskFacts] = DiskFacts
 
 
 class StatusSource:
@@ -99,7 +109,7 @@ class StatusSource:
         self._started_s = clock.boottime_s()
         self._progress = Progress()
         self._commit: tuple[int, float] | None = None
-        self._disk = DiskStatus(total_bytes=0, free_bytes=0)
+        self._disk_bytes = (0, 0)
         self._disk_s = float("-inf")
 
     def snapshot(self) -> Snapshot:
@@ -108,6 +118,7 @@ class StatusSource:
         journal, drain, conditions = parts.journal.facts(), parts.drain.facts(), parts.conditions()
         self._progress = progressed(self._progress, journal, drain.state)
         self._watch_commit(journal)
+        now_ms = self._clock.wall_ms_at(self._clock.boottime_s())
         status = venue_status(
             journal,
             drain,
@@ -116,7 +127,7 @@ class StatusSource:
             self._progress,
             venue=venue.id,
             zone=venue.zone,
-            now_ms=self._clock.wall_ms(),
+            now_ms=now_ms,
         )
         details = Details(
             name=venue.name,
@@ -130,6 +141,8 @@ class StatusSource:
             drain=drain_status(drain),
             gate=dict(parts.gate.counts()),
             uptime_s=round(self._clock.boottime_s() - self._started_s),
+            clock=ClockStatus(self._clock.synced(), self._clock.offset_known(), self._clock.boot_id()),
+            business_date=business_date(now_ms, venue.zone, venue.day_starts).isoformat(),
         )
         return Snapshot(status=status, details=details)
 
@@ -163,7 +176,8 @@ class StatusSource:
     def _look_at_disk(self) -> DiskStatus:
         at_s = self._clock.boottime_s()
         if at_s - self._disk_s >= DISK_INTERVAL_S:
-            disk = os.statvfs(self._directory)
-            self._disk = DiskStatus(total_bytes=disk.f_blocks * disk.f_frsize, free_bytes=disk.f_bavail * disk.f_frsize)
+            with suppress(OSError):  # a disk that does not answer must not take the page with it
+                disk = os.statvfs(self._directory)
+                self._disk_bytes = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
             self._disk_s = at_s
-        return self._disk
+        return disk_status(*self._disk_bytes, self._parts.disk())

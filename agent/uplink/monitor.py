@@ -16,7 +16,7 @@ import structlog
 
 from agent.core import uplink as machine
 from agent.core.facts import DrainFacts, UplinkFacts
-from agent.core.instants import to_ms, to_text
+from agent.core.instants import to_text
 from agent.core.uplink import ProbeResult, Reading, Uplink
 
 log = structlog.get_logger()
@@ -29,12 +29,10 @@ CONFIRM_INTERVAL_S: Final = 3.0
 """Longest pause between probes while an offline is fresh and people do not read it yet, in seconds."""
 CHANGES_MAX: Final = 1_000
 """So many raw changes are kept in order."""
-CLOCK_STEP_MS: Final = 2_000
-"""A wall clock that was set by more than this makes `since` be told anew, in milliseconds."""
 
 
-Failure = tuple[str, str | None] | None
-"""A failed upload that stands: its code and when the next attempt is due."""
+Failure = tuple[str, int] | None
+"""A failed upload that stands: its code, and its number."""
 
 
 class Probe(Protocol):
@@ -50,10 +48,10 @@ class Drain(Protocol):
 
 
 class Clock(Protocol):
-    """Boottime for order and pauses, wall time for people."""
+    """Boottime for order and pauses, and what it is in wall time for people."""
 
     def boottime_s(self) -> float: ...
-    def wall_ms(self) -> int: ...
+    def wall_ms_at(self, boottime_s: float) -> int: ...
 
 
 class Limits(Protocol):
@@ -93,7 +91,7 @@ class Monitor:
         self._reached = reached
         self._uplink = machine.start(clock.boottime_s())
         self._facts = self._told(self._uplink.shown)
-        self._success_at: str | None = None
+        self._exchanges_count = 0
         self._failure: Failure = None
         self._news_s = 0.0
         self._jitter = 0.0
@@ -118,7 +116,7 @@ class Monitor:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Watch until `stop`; a probe in flight is abandoned then."""
         # What the drain reached before says nothing about now.
-        self._success_at = self._drain.facts().last_success_at
+        self._exchanges_count = self._drain.facts().exchanges_count
         async with asyncio.TaskGroup() as group:
             watchers = (
                 group.create_task(self._keep_looking(), name="uplink-look"),
@@ -139,8 +137,8 @@ class Monitor:
         facts, at_s, limits = self._drain.facts(), self._clock.boottime_s(), self._limits()
         debounce_s = limits.offline_debounce_s
         failure = _standing_failure(facts)
-        if facts.last_success_at != self._success_at:
-            self._success_at = facts.last_success_at
+        if facts.exchanges_count != self._exchanges_count:
+            self._exchanges_count = facts.exchanges_count
             self._news_s = at_s
             heard = machine.upload_succeeded if failure is None else machine.upload_answered
             self._adopt(heard(self._uplink, at_s, debounce_s))
@@ -198,7 +196,7 @@ class Monitor:
             self._changes.append(uplink.raw)
             log.debug("uplink_evidence_changed", state=uplink.raw.state, cause=uplink.raw.cause)
         facts = self._told(uplink.shown)
-        if uplink.shown == before.shown and abs(to_ms(facts.since) - to_ms(self._facts.since)) < CLOCK_STEP_MS:
+        if facts == self._facts:
             return
         self._facts = facts
         if uplink.shown != before.shown:
@@ -207,9 +205,9 @@ class Monitor:
             listener()
 
     def _told(self, shown: Reading) -> UplinkFacts:
-        """`shown` with its beginning in wall time, as the wall clock is set now."""
-        ago_ms = round((self._clock.boottime_s() - shown.since_s) * 1000)
-        return UplinkFacts(state=shown.state, cause=shown.cause, since=to_text(self._clock.wall_ms() - ago_ms))
+        """`shown` with its beginning in wall time, as the wall clock is known now."""
+        since = to_text(self._clock.wall_ms_at(shown.since_s))
+        return UplinkFacts(state=shown.state, cause=shown.cause, since=since)
 
     def _log_change(self, before: Reading, now: Reading) -> None:
         if now.state == "online":
@@ -221,10 +219,10 @@ class Monitor:
 
 
 def _standing_failure(facts: DrainFacts) -> Failure:
-    """The failed attempt that stands, told from the next one by its time; None when nothing is left to send."""
+    """The failed attempt that stands, told from the next one by its number; None when nothing is left to send."""
     if facts.state == "idle" or facts.error_code is None:
         return None
-    return facts.error_code, facts.next_attempt_at
+    return facts.error_code, facts.failures_count
 
 
 def _with_failure(uplink: Uplink, failure: Failure, at_s: float, debounce_s: float) -> Uplink:

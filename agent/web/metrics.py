@@ -12,9 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from agent.core.facts import SyncState, UplinkState
+from agent.core.facts import DiskLevel, SyncState, UplinkState
 from agent.core.instants import to_ms
-from agent.core.status import DeviceStatus, Snapshot
+from agent.core.status import DeviceStatus, DiskStatus, Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -76,7 +76,26 @@ def _venue(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_attentions", "Conditions that need a person.", sum(c.attention for c in details.conditions))
     yield _gauge("nightsafe_disk_total_bytes", "Size of the state directory's disk.", details.disk.total_bytes)
     yield _gauge("nightsafe_disk_free_bytes", "Free on that disk.", details.disk.free_bytes)
+    yield _gauge("nightsafe_clock_synced", "1 while the kernel calls the clock synchronised.", details.clock.synced)
+    yield from _disk(details.disk)
     yield _gauge("nightsafe_uptime_seconds", "Age of the agent's process.", details.uptime_s)
+
+
+def _disk(disk: DiskStatus) -> Iterator[Metric]:
+    yield _states("nightsafe_disk_level", "1 at the level of what is taken.", get_args(DiskLevel), disk.level)
+    yield _gauge("nightsafe_journal_bytes", "Bytes of the journal that hold something.", disk.journal_bytes)
+    yield _gauge("nightsafe_journal_max_bytes", "Size at which nothing more is stored.", disk.journal_bytes_max)
+    yield _gauge("nightsafe_disk_reserve_kept", "1 while the reserve is there.", disk.reserve_kept)
+    yield _counter("nightsafe_records_shed", "Records of the box's own left out for want of room.", disk.shed_count)
+    if disk.hours_until_full is not None:
+        text = "Time until the disk is full at the present rate."
+        yield _gauge("nightsafe_disk_full_seconds", text, disk.hours_until_full * 3600)
+    if disk.wear_used_percent is not None:
+        yield _gauge(
+            "nightsafe_disk_wear_ratio", "Share of the device's life that is used.", disk.wear_used_percent / 100
+        )
+    if disk.wear_days_left is not None:
+        yield _gauge("nightsafe_disk_wear_seconds", "Estimate of the device's life left.", disk.wear_days_left * 86_400)
 
 
 def _journal(snapshot: Snapshot) -> Iterator[Metric]:
@@ -107,6 +126,11 @@ def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
         ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
         ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),
         ("nightsafe_device_gaps", "Holes in the device's counting.", lambda one: len(one.gaps)),
+        (
+            "nightsafe_device_lost_events",
+            "Events that the device had counted and cannot deliver.",
+            lambda one: one.lost_events,
+        ),
         ("nightsafe_device_refused_events", "Refused events of the device.", lambda one: one.refused),
     ]
     for name, text, figure in gauges:

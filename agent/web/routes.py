@@ -20,7 +20,7 @@ from aiohttp import web
 from agent.core.errors import NightsafeError
 from agent.core.health import Check, health, verdict
 from agent.core.instants import local_time, to_ms
-from agent.core.sentence import count, duration
+from agent.core.sentence import count, duration, incomplete
 from agent.core.status import Snapshot, to_json
 from agent.web.guard import Terms, guard, problem
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
@@ -127,6 +127,7 @@ async def _page(source: Source, request: web.Request) -> web.StreamResponse:
         "local": local,
         "count": count,
         "duration": duration,
+        "incomplete": incomplete,
     }
     return aiohttp_jinja2.render_template("index.html", request, context)
 

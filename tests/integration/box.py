@@ -63,6 +63,8 @@ class Box:
             drain=status.drain_status(self.drain),
             gate={"connections": 2, "connections_total": 7, "events_total": 100, "odd-name": 1},
             uptime_s=17,
+            clock=status.ClockStatus(synced=True, offset_known=True, boot="0199c0de-0000-7000-8000-00000000b007"),
+            business_date="2026-11-22",
         )
         return Snapshot(status=now, details=details)
 
@@ -85,6 +87,7 @@ def device(name: str, pending: int) -> DeviceFacts:
         pending_count=pending,
         pending_bytes=pending * 500,
         last_event_at="2026-11-22T10:14:59.000Z",
+        complete=50,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from agent.core.facts import Condition, UplinkFacts
@@ -78,8 +79,34 @@ async def test_A2_1_it_shows_the_sentence_the_progress_and_every_device(box: Box
     assert "70%  3 records to go at 2/s, less than a minute left" in ended.out
     assert "3 records (1,500 bytes), the oldest from 10:14" in ended.out
     lines = {line.split()[0]: line.split() for line in ended.out.splitlines() if line.startswith("till-")}
-    assert lines["till-1"] == ["till-1", "1", "50", "50", "-", "0", "10:14"]
-    assert lines["till-2"] == ["till-2", "2", "50", "50", "-", "0", "10:14"]
+    assert lines["till-1"] == ["till-1", "1", "50", "50", "-", "0", "0", "10:14"]
+    assert lines["till-2"] == ["till-2", "2", "50", "50", "-", "0", "0", "10:14"]
+
+
+async def test_A3_7_it_says_in_words_what_a_device_did_not_deliver_and_what_is_lost(
+    box: Box, state: Path, config: Path
+) -> None:
+    lacking = msgspec.structs.replace(
+        box.devices[0],
+        stored=16,
+        complete=3,
+        gaps=((17, 19), (22, 22)),
+        lost_count=4,
+        lost=(("e0", 4, 6), ("e1", 9, 9)),
+    )
+    box.devices = (lacking,)
+    async with serving(Web(box, None, state)):
+        ended, as_json = await status(config), await status(config, "--json")
+    assert "till-1 has not delivered its events 17 to 19, event 22: it is asked for them." in ended.out
+    assert "till-1 has lost 4 events: events 4 to 6 of epoch e0, event 9 of epoch e1." in ended.out
+    (line,) = (
+        line.split() for line in ended.out.splitlines() if line.startswith("till-1 "[:7]) and " has " not in line
+    )
+    assert line[:4] == ["till-1", "1", "50", "3"]
+    (told,) = json.loads(as_json.out)["devices"]
+    assert (told["stored"], told["complete"], told["gaps"]) == ("16", "3", [["17", "19"], ["22", "22"]])
+    assert (told["lost_events"], told["lost"]) == (4, [["e0", "4", "6"], ["e1", "9", "9"]])
+    assert "Business date         2026-11-22" in ended.out
 
 
 async def test_exit_is_1_when_something_needs_a_look(box: Box, state: Path, config: Path) -> None:

@@ -15,7 +15,7 @@ from agent.uplink.monitor import Monitor
 from tests.integration.box import running, until
 
 IDLE = DrainFacts("idle", 0.0, 50, 0, 0, None, None, None, None)
-WAITING = msgspec.structs.replace(IDLE, state="waiting", error_code="unreachable", next_attempt_at="a")
+WAITING = msgspec.structs.replace(IDLE, state="waiting", error_code="unreachable", failures_count=1)
 
 
 class Limits(msgspec.Struct):
@@ -104,13 +104,13 @@ async def test_A1_6_an_upload_that_succeeds_ends_offline_even_if_every_probe_fai
     monitor = Monitor(Steady("unreachable"), drain, Clock(), lambda: limits, lambda: 0.5)
     async with running(monitor):
         await until(lambda: state(monitor) == ("offline", "link"))
-        drain.now = msgspec.structs.replace(IDLE, last_success_at="2026-11-22T10:15:00.000Z")
+        drain.now = msgspec.structs.replace(IDLE, exchanges_count=1)
         await until(lambda: state(monitor) == ("online", "none"))
 
 
 async def test_a_success_from_before_the_start_says_nothing_about_now() -> None:
     drain, probe = Drain(), Steady("unreachable")
-    drain.now = msgspec.structs.replace(IDLE, last_success_at="2026-11-22T10:15:00.000Z")
+    drain.now = msgspec.structs.replace(IDLE, exchanges_count=1)
     monitor = Monitor(probe, drain, Clock(), Limits, lambda: 0.5)
     async with running(monitor):
         await until(lambda: probe.count > 2)
@@ -123,7 +123,7 @@ async def test_no_probe_is_sent_while_uploads_bring_news() -> None:
     async with running(monitor):
         await until(lambda: probe.count == 1)
         for number in range(100):
-            drain.now = msgspec.structs.replace(IDLE, state="syncing", last_success_at=str(number))
+            drain.now = msgspec.structs.replace(IDLE, state="syncing", exchanges_count=number)
             await asyncio.sleep(0.01)
         assert probe.count == 1
         await until(lambda: probe.count == 2)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -138,6 +139,18 @@ async def test_A2_1_the_page_shows_the_sentence_the_progress_and_every_device(
     assert 'value="0.7"' in page
     assert "till-1" in page
     assert "till-2" in page
+
+
+async def test_A3_7_the_page_says_in_words_what_a_device_did_not_deliver_and_what_is_lost(
+    url: str, box: Box, session: aiohttp.ClientSession
+) -> None:
+    lost = (("<b>", 4, 6),)
+    box.devices = (msgspec.structs.replace(box.devices[0], complete=3, gaps=((17, 19),), lost_count=3, lost=lost),)
+    async with session.get(url) as answer:
+        page = await answer.text()
+    assert "till-1 has not delivered its events 17 to 19: it is asked for them." in page
+    assert "till-1 has lost 3 events: events 4 to 6 of epoch &lt;b&gt;." in page
+    assert "business date 2026-11-22" in page
 
 
 async def test_what_others_wrote_is_shown_as_text(url: str, box: Box, session: aiohttp.ClientSession) -> None:

@@ -53,6 +53,12 @@ def check_devices(rig: Rig, model: Model) -> None:
         if newest is not None:
             assert found.stored == contiguous(countings[newest].accounted)
             assert found.gaps == tuple(countings[newest].holes)
+            newest_lost = countings[newest].lost
+            assert found.complete == contiguous(countings[newest].accounted - newest_lost)
+        assert found.lost_count == sum(len(counting.lost) for counting in countings.values())
+        for epoch, counting in countings.items():
+            ranges = [range(first, last + 1) for where, first, last in found.lost if where == epoch]
+            assert sorted(number for one in ranges for number in one) == sorted(counting.lost)
 
 
 def check_receipts(rig: Rig, model: Model) -> None:
@@ -71,6 +77,10 @@ def check_receipts(rig: Rig, model: Model) -> None:
             assert receipt.stored == stored
             assert receipt.uploaded is not None
             assert min(lowest, stored) <= receipt.uploaded <= min(highest, stored)
-    assert set(rig.journal.open_gaps()) == {
-        (device, epoch, *hole) for device, epoch in places for hole in model.countings[device][epoch].holes
+    told = {(gap.device, gap.epoch, gap.first, gap.last): gap for gap in rig.journal.open_gaps()}
+    assert set(told) == {
+        (device, epoch, *hole) for device, epoch in places for hole in model.countings[device][epoch].open_gaps
     }
+    for gap in told.values():
+        missing = set(range(gap.first, gap.last + 1)) - model.countings[gap.device][gap.epoch].accounted
+        assert (gap.missing_first, gap.missing_last) == (min(missing), max(missing))

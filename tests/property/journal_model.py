@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from agent.core import events
-from agent.core.arrivals import Item, Outcome, Own
+from agent.core.arrivals import Announced, GivenUp, Item, Outcome, Own
 
 AGENT = "agent"
 EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX = 262_144, 64, 4096
@@ -35,7 +35,16 @@ class Told(NamedTuple):
     data: dict[str, Any]
 
 
-Thing = Sent | Told
+class Said(NamedTuple):
+    """A device's word: it has counted up to `last`; or, with `lost`, the hole that begins there cannot be filled."""
+
+    device: str
+    epoch: str
+    last: int
+    lost: bool = False
+
+
+Thing = Sent | Told | Said
 
 
 def an_event(device: str, id: str, epoch: str | None, sequence: int | None, content: str, time: str = "x") -> Sent:
@@ -62,6 +71,8 @@ def as_item(thing: Thing) -> Item:
     """The same for the real journal, judged by the real intake's rules."""
     if isinstance(thing, Told):
         return Own(thing.kind, thing.data)
+    if isinstance(thing, Said):
+        return (GivenUp if thing.lost else Announced)(thing.device, thing.epoch, thing.last)
     return events.judge(thing.device, thing.payload, EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX)
 
 
@@ -79,6 +90,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.accounted: set[int] = set()
+        self.expected = 0
         self.without_record: set[int] = set()
         self.lost: set[int] = set()
         self.open_gaps: list[Span] = []
@@ -86,7 +98,12 @@ class Counting:
 
     @property
     def holes(self) -> list[Span]:
-        return spans(set(range(1, max(self.accounted, default=0))) - self.accounted)
+        return spans(set(range(1, self.top + 1)) - self.accounted)
+
+    @property
+    def top(self) -> int:
+        """The highest sequence that is known of."""
+        return max(self.expected, *self.accounted, 0)
 
 
 class Model:
@@ -105,6 +122,8 @@ class Model:
         if isinstance(thing, Told):
             self._own(thing.kind, thing.data)
             return Outcome.STORED
+        if isinstance(thing, Said):
+            return self._hear(thing)
         if thing.content is None:
             return self._refuse(thing, "schema" if thing.id is not None else "malformed", Outcome.REFUSED)
         assert thing.id is not None
@@ -124,6 +143,20 @@ class Model:
                 "id": thing.id,
             }
             self._own("nightsafe.condition.raised", data)
+        return Outcome.STORED
+
+    def _hear(self, said: Said) -> Outcome:
+        if not said.lost:
+            counting = self._counting(said.device, said.epoch)
+            if said.last > counting.top:
+                self._open(said.device, said.epoch, counting, (counting.top + 1, said.last))
+                counting.expected = said.last
+            return Outcome.STORED
+        known = self.countings.get(said.device, {}).get(said.epoch)
+        for first, last in list(known.open_gaps) if known is not None else ():
+            if known is not None and first <= said.last <= last:
+                known.open_gaps.remove((first, last))
+                self._lose(said.device, said.epoch, known, set(range(first, last + 1)) - known.accounted)
         return Outcome.STORED
 
     def uploaded(self, device: str, epoch: str | None) -> Span:
@@ -155,6 +188,8 @@ class Model:
         if sent.sequence is not None and sent.sequence not in counting.accounted:
             counting.without_record.add(sent.sequence)
             self._account(sent.device, sent.epoch, counting, sent.sequence)
+        elif sent.sequence is not None:
+            counting.lost.discard(sent.sequence)
         return outcome
 
     def _counting(self, device: str, epoch: str | None) -> Counting:
@@ -182,19 +217,24 @@ class Model:
         counting.lost |= numbers
 
     def _account(self, device: str, epoch: str | None, counting: Counting, sequence: int) -> bool:
-        """Count one sequence; False when it was used before. What was given up may come all the same."""
+        """Count one sequence; False when it was used before. What was given up may come all the same, once."""
         if sequence in counting.accounted:
-            return sequence in counting.lost
-        top = max(counting.accounted, default=0)
+            found = sequence in counting.lost
+            counting.lost.discard(sequence)
+            return found
+        top = counting.top
         counting.accounted.add(sequence)
         if sequence > top + 1:
-            counting.open_gaps.append((top + 1, sequence - 1))
-            self._own("nightsafe.gap.opened", gap(device, epoch, (top + 1, sequence - 1)))
+            self._open(device, epoch, counting, (top + 1, sequence - 1))
         for first, last in list(counting.open_gaps):
             if counting.accounted.issuperset(range(first, last + 1)):
                 counting.open_gaps.remove((first, last))
                 self._own("nightsafe.gap.closed", gap(device, epoch, (first, last)))
         return True
+
+    def _open(self, device: str, epoch: str | None, counting: Counting, span: Span) -> None:
+        counting.open_gaps.append(span)
+        self._own("nightsafe.gap.opened", gap(device, epoch, span))
 
 
 def gap(device: str, epoch: str | None, span: Span) -> dict[str, Any]:

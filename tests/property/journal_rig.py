@@ -25,7 +25,7 @@ VENUE = "demo"
 STREAM = "0199c0de-0000-7000-8000-000000000001"
 COMMIT_EVENTS_MAX = 4
 PROJECT_EVENTS = 7
-LIMITS = Limits(1000, 10_000_000, COMMIT_EVENTS_MAX, PROJECT_EVENTS, 1_048_576, 1_000_000_000)
+LIMITS = Limits(1000, 10_000_000, COMMIT_EVENTS_MAX, PROJECT_EVENTS, 1_048_576, 1_000_000_000, reopen_first_s=0.0)
 
 
 class Ticking:
@@ -94,27 +94,36 @@ class Rig:
         self.journal: Journal
         self.reader: Reader
         self._seam: Seam
+        self._tap: Tap = straight
         self._stop: asyncio.Event
         self._running: asyncio.Task[None]
+        self._patched: Any
 
     async def open(self, tap: Tap = straight) -> "Rig":
-        """Open, and let the writer turn. The tap sees every statement behind the migrations."""
-        with patch.object(Database, "open_writer", self._tapped(Database.open_writer, tap)):
+        """Open, and let the writer turn. The tap sees every statement behind the migrations, also when the journal is
+        opened anew."""
+        self._tap = tap
+        self._patched = patch.object(Database, "open_writer", self._tapped(Database.open_writer))
+        self._patched.start()
+        try:
             self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
+        except BaseException:
+            self._patched.stop()
+            raise
         self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.lineage)
         self._stop = asyncio.Event()
         self._running = asyncio.create_task(self.journal.run(lambda: None, self._stop))
         return self
 
-    def _tapped(self, opened: Callable[..., Coroutine[Any, Any, Database]], tap: Tap) -> Callable[..., Any]:
+    def _tapped(self, opened: Callable[..., Coroutine[Any, Any, Database]]) -> Callable[..., Any]:
         async def open_writer(*arguments: Any) -> Seam:
-            self._seam = Seam(await opened(*arguments), tap)
+            self._seam = Seam(await opened(*arguments), self._tap)
             return self._seam
 
         return open_writer
 
     def through(self, tap: Tap) -> None:
-        self._seam.tap = tap
+        self._tap = self._seam.tap = tap
 
     @property
     def died(self) -> bool:
@@ -148,10 +157,14 @@ class Rig:
         return told
 
     async def settled(self) -> None:
-        """Wait until the writer has nothing to do: what follows a commit has been done too."""
-        while not self.died and (self.journal._waiting or self.journal.facts().committing):  # noqa: ASYNC110
+        """Wait until the writer has nothing to do: what follows a commit has been done too, and a journal that limped
+        is open again."""
+        busy = True
+        while not self.died and busy:
             await asyncio.sleep(0)
-        await self.journal._database.run(lambda _: None)
+            busy = bool(self.journal._waiting) or self.journal.facts().committing or self.journal.limps
+        if self.journal._database is not None:
+            await self.journal._database.run(lambda _: None)
 
     async def advance(self, to: int) -> None:
         """The cloud has everything up to position `to`."""
@@ -161,11 +174,12 @@ class Rig:
 
     async def close(self) -> None:
         """End this life. A writer that has died already is let go."""
-        self._seam.tap = straight
+        self.through(straight)
         self._stop.set()
         await asyncio.gather(self._running, return_exceptions=True)
         await self.reader.close()
         await self.journal.close()
+        self._patched.stop()
 
 
 def copy_files(source: Path, target: Path) -> None:

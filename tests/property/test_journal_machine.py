@@ -18,12 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from agent.core.arrivals import Outcome
 from agent.journal.reader import MEMBERS_BYTES
 from tests.property.journal_checks import check_everything
-from tests.property.journal_model import Model, Sent, Thing, Told, a_refused, an_event, as_item, garbage
+from tests.property.journal_model import Model, Said, Sent, Thing, Told, a_refused, an_event, as_item, garbage
 from tests.property.journal_rig import COMMIT_EVENTS_MAX, QUICK, Rig, Ticking, copy_files, read_rows, straight
 
 DEVICES = ("till-1", "till-2")
 EPOCHS = ("e1", "e2", "e3", None)
-KINDS = ("new",) * 6 + ("again", "again", "conflict", "refused", "refused_again", "garbage", "own")
+KINDS = ("new",) * 6 + ("again", "again", "conflict", "refused", "refused_again", "garbage", "own", "said", "given_up")
 PLACES = ("next",) * 5 + ("ahead", "ahead", "late", "late", "reused")
 
 wishes = st.tuples(
@@ -185,6 +185,8 @@ class JournalMachine(RuleBasedStateMachine):
             return Told("nightsafe.settings.changed", {"number": self.count})
         if kind == "garbage":
             return garbage(device, str(chance % 5))
+        if kind in ("said", "given_up") and epoch is not None:
+            return self.said(device, epoch, chance, lost=kind == "given_up")
         earlier = [thing for thing in self.things if isinstance(thing, Sent)]
         stored = [thing for thing in earlier if thing.content is not None]
         refused = [thing for thing in earlier if thing.content is None]
@@ -200,6 +202,14 @@ class JournalMachine(RuleBasedStateMachine):
         if kind.startswith("refused"):
             return a_refused(device, name, epoch, sequence)
         return an_event(device, name, epoch, sequence, f'{{"number":{self.count}}}')
+
+    def said(self, device: str, epoch: str, chance: int, *, lost: bool) -> Said:
+        """A device's word on how far it has counted, or on a hole that is open if there is one."""
+        counting = self.model.countings.get(device, {}).get(epoch)
+        gaps = counting.open_gaps if counting is not None else []
+        if lost and gaps:
+            return Said(device, epoch, gaps[chance % len(gaps)][0], lost=True)
+        return Said(device, epoch, max(1, (counting.top if counting is not None else 0) + chance % 5 - 1), lost=lost)
 
     def placed(self, device: str, epoch: str, place: str, chance: int) -> int:
         counting = self.model.countings.get(device, {}).get(epoch)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EDGES = frozenset({"lan", "journal", "cloud", "web", "mail"})
-STAGES = frozenset({"ingest", "drain", "uplink", "orders", "services", "alerts", "status"})
+STAGES = frozenset({"ingest", "drain", "uplink", "orders", "services", "alerts", "status", "upkeep"})
 OUTSIDE = frozenset({"receiver", "tills", "bench"})
 """Programs of their own, which see the core and the wire format at most."""
 BASE = frozenset({"runtime", "core"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.arrivals import Gap, OpenGaps, Place, Tally
+from agent.core.arrivals import Gap, Hole, Holes, Place, Tally
 
 NEXT, LATE, AHEAD, REUSED = Place.NEXT, Place.LATE, Place.AHEAD, Place.REUSED
 
@@ -66,13 +66,35 @@ def test_a_tally_comes_back_from_what_was_written_of_it() -> None:
     assert again.add(3) is LATE
 
 
-def test_open_gaps_are_found_by_any_of_their_sequences_and_end_once() -> None:
-    gaps = OpenGaps()
-    for first, last in ((2, 4), (7, 7), (10, 20)):
-        gaps.open(Gap(first, last), first * 1000)
-    assert [gaps.at(sequence) for sequence in (1, 2, 4, 5, 7, 8, 10, 20, 21)] == [
-        None, Gap(2, 4), Gap(2, 4), None, Gap(7, 7), None, Gap(10, 20), Gap(10, 20), None
+def test_holes_are_found_by_any_of_their_sequences_and_end_once() -> None:
+    holes, there = Holes(), {}
+    for first, last in ((10, 20), (2, 4), (7, 7)):
+        there[first] = Hole(Gap(first, last), first * 1000, float(first))
+        holes.add(there[first])
+    found = [holes.at(sequence) for sequence in (1, 2, 4, 5, 7, 8, 10, 20, 21)]
+    assert [hole.gap.first if hole is not None else None for hole in found] == [
+        None, 2, 2, None, 7, None, 10, 10, None
     ]  # fmt: skip
-    assert (list(gaps), len(gaps)) == ([Gap(2, 4), Gap(7, 7), Gap(10, 20)], 3)
-    assert (gaps.end(Gap(7, 7)), gaps.end(Gap(7, 7)), gaps.end(Gap(8, 8))) == (7000, None, None)
-    assert (list(gaps), gaps.at(7)) == ([Gap(2, 4), Gap(10, 20)], None)
+    assert ([hole.gap for hole in holes], len(holes), holes.highest) == ([Gap(2, 4), Gap(7, 7), Gap(10, 20)], 3, 20)
+    for _ in range(2):
+        holes.remove(there[7])
+        assert ([hole.gap.first for hole in holes.lowest(2)], holes.at(7)) == ([2, 10], None)
+
+
+def test_what_a_device_says_it_has_counted_is_a_hole_behind_all_that_came() -> None:
+    tally = Tally()
+    assert tally.expect(3) == Gap(1, 3)
+    assert (tally.contiguous, tally.highest, tally.gaps()) == (0, 3, (Gap(1, 3),))
+    assert tally.expect(3) is tally.expect(2) is None
+    assert [tally.add(number) for number in (1, 3, 2)] == [LATE, LATE, LATE]
+    assert (tally.contiguous, tally.highest, tally.gaps()) == (3, 3, ())
+    assert tally.add(4) is NEXT
+    assert tally.expect(9) == Gap(5, 9)
+    assert tally.add(12) is AHEAD
+    assert tally.gaps() == (Gap(5, 11),)
+    assert tally.gaps_within(Gap(10, 11)) == (Gap(10, 11),)
+    assert tally.missing_of(Gap(5, 9)) == Gap(5, 9)
+    assert tally.add(9) is LATE
+    assert (tally.missing_of(Gap(5, 9)), tally.gaps()) == (Gap(5, 8), (Gap(5, 8), Gap(10, 11)))
+    tally.add_range(5, 8)
+    assert (tally.missing_of(Gap(5, 9)), tally.contiguous) == (None, 9)

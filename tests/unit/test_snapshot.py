@@ -1,6 +1,7 @@
 """The read model joins what the parts say, and tells a hanging writer from a busy one."""
 
 from collections.abc import Mapping
+from datetime import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from agent.core.facts import Condition, DeviceFacts, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.status import ClockStatus
 from agent.status.snapshot import COMMIT_S_MAX, Parts, StatusSource, Venue
 
 
@@ -19,8 +21,17 @@ class Clock:
     def boottime_s(self) -> float:
         return self.now_s
 
-    def wall_ms(self) -> int:
-        return int(self.now_s * 1000)
+    def wall_ms_at(self, boottime_s: float) -> int:
+        return int(boottime_s * 1000)
+
+    def offset_known(self) -> bool:
+        return True
+
+    def synced(self) -> bool:
+        return False
+
+    def boot_id(self) -> str:
+        return "boot-1"
 
 
 class Journal:
@@ -74,7 +85,7 @@ def stale() -> list[str]:
 def source(journal: Journal, clock: Clock, stale: list[str], tmp_path: Path) -> StatusSource:
     condition = Condition("x", "info", False, "Something", "", "", "1970-01-01T00:10:00.000Z")
     parts = Parts(journal, Drain(), Uplink(), Gate(), lambda: (condition,), lambda: tuple(stale))
-    venue = Venue("demo", "Demo", "demo-1", ZoneInfo("Europe/London"))
+    venue = Venue("demo", "Demo", "demo-1", ZoneInfo("Europe/London"), time(5))
     return StatusSource(parts, clock, lambda: venue, tmp_path, {"nightsafe": "1"})
 
 
@@ -87,6 +98,8 @@ def test_one_snapshot_holds_what_every_part_says(source: StatusSource, clock: Cl
     assert [one.id for one in snapshot.details.conditions] == ["x"]
     assert 0 < snapshot.details.disk.free_bytes <= snapshot.details.disk.total_bytes
     assert (snapshot.details.timezone, snapshot.details.uptime_s) == ("Europe/London", 5)
+    assert snapshot.details.clock == ClockStatus(synced=False, offset_known=True, boot="boot-1")
+    assert snapshot.details.business_date == "1969-12-31"  # before the cut-off
 
 
 def test_A2_1_progress_grows_from_snapshot_to_snapshot(source: StatusSource, journal: Journal) -> None:

@@ -297,6 +297,8 @@ def test_what_the_http_face_says_can_be_read_back() -> None:
         drain=status.drain_status(DRAIN),
         gate={"connections": 3},
         uptime_s=17,
+        clock=status.ClockStatus(synced=True, offset_known=True, boot="b"),
+        business_date="2026-06-22",
     )
     snapshot = status.Snapshot(status=built(), details=details)
     assert status.from_json(status.to_json(snapshot)) == snapshot

@@ -54,6 +54,9 @@ class Clock:
     def wall_ms(self) -> int:
         return round(self.boottime_s() * 1000)
 
+    def wall_ms_at(self, boottime_s: float) -> int:
+        return round(boottime_s * 1000)
+
 
 class Link:
     """A way to the cloud that dies at an instant, and both who use it: the probe and a drain.

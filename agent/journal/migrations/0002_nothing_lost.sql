@@ -21,7 +21,14 @@ create table safe_marks (
 
 -- A hole's request to its device survives a restart, and so does its age (in the seconds that this box has run).
 alter table gaps add column command text;
-alter table gaps add column opened_boottime_s real;
+alter table gaps add column opened_boottime_s real; -- of a lost one: when it was declared lost
+
+-- What wall time minus uptime truly was in a boot, once its clock was synchronised (nightsafe.clock.corrected).
+alter table boots add column offset_ms integer;
+
+-- When a device's last event came, by the clock that no hand can set.
+alter table devices add column last_boot integer;
+alter table devices add column last_uptime_ms integer;
 
 -- Positions whose records were damaged beyond mending and set aside: their loss is named, here and at the cloud.
 create table missing (

@@ -1,0 +1,115 @@
+"""journal → [app: the drain's side of it] → drain. The writer's facts, the reader's records.
+
+Decides nothing; what cannot be done while the journal limps comes out as something to wait for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from agent.core.errors import JournalDamaged, RecordDamaged, Transient
+from agent.core.lineage import Lineage, Parent
+from agent.journal.reader import Reader, Stored
+from agent.journal.writer import Journal, Uploaded
+
+
+class DrainSide:
+    """The journal as the drain needs it: its facts from the writer, its records from the reader."""
+
+    def __init__(self, journal: Journal, reader: Reader, new_id: Callable[[], str]) -> None:
+        self._journal = journal
+        self._reader = reader
+        self._new_id = new_id
+        self._reopened = False
+        journal.on_reopen(self._note_reopened)
+
+    def _note_reopened(self) -> None:
+        self._reopened = True
+
+    def lineage(self) -> Lineage:
+        """The streams."""
+        return self._journal.book.lineage
+
+    def doubt(self) -> str | None:
+        """Why the present stream must not be continued."""
+        return self._journal.book.doubt
+
+    def last(self) -> int:
+        """Position of the last durable record."""
+        return self._journal.book.committed
+
+    def cursor(self) -> int:
+        """Position of the last record that the cloud has."""
+        return self._journal.book.cursor
+
+    def safe(self) -> int:
+        """Position up to which the cloud calls everything safe."""
+        return self._journal.book.safe
+
+    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Stored]:
+        """Records behind a position."""
+        with self._waiting():
+            return await self._reader.batch(after, records_max, bytes_max)
+
+    async def first(self) -> int:
+        """Position of the first record that is kept; one behind the last where none is."""
+        with self._waiting():
+            return await self._reader.first() or self.last() + 1
+
+    async def rechash(self, position: int) -> bytes | None:
+        """The seal of one record."""
+        with self._waiting():
+            return await self._reader.rechash(position)
+
+    async def missing_reason(self, first: int, last: int) -> str:
+        """Why these records are not kept any more."""
+        if last <= self._journal.book.safe:
+            return "The box deleted these records when their time was up, after the cloud had called them safe."
+        with self._waiting():
+            return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
+
+    def confirm(self, safe: int) -> None:
+        """The cloud calls everything up to this position safe."""
+        self._journal.confirm(safe)
+
+    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
+        """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
+        on, and when the journal is open again, the cloud is asked how far it came."""
+        if self._journal.limps:
+            return
+        if self._reopened:
+            self._reopened = False
+            raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
+        told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
+        await self._journal.advance(cursor, safe, told)
+
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream, under an epoch of its own."""
+        with self._waiting():
+            await self._journal.begin_stream(self._new_id(), base, parent, reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some more records for it."""
+        with self._waiting():
+            return await self._journal.seal_on()
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch."""
+        with self._waiting():
+            await self._journal.fence(epoch)
+
+    async def quarantine_record(self, record: Stored, detail: str) -> None:
+        """The cloud cannot take this record."""
+        with self._waiting():
+            await self._journal.quarantine_record(record, detail)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """While the journal limps, what cannot be done is waited for: it is opened anew by itself."""
+        try:
+            yield
+        except RecordDamaged:
+            raise
+        except JournalDamaged as error:
+            if not self._journal.limps:
+                raise
+            raise Transient(error.code, error.text, error.hint) from error

@@ -1,0 +1,65 @@
+"""tape → disks → [the count of what was found]. Cuts one night's tape at many places, in each of several ways.
+
+Half of the places are chosen by chance alone, of all or of the first start; the others are near what happens rarely,
+and right behind what was told.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from agent.journal.database import FILE_NAME
+from tests.crash.power.disk import Disk, Way
+from tests.crash.power.examine import Finding, examine, lay_out
+from tests.crash.power.figures import Figures
+from tests.crash.power.tape import Op
+from tests.crash.power.witness import Witness
+from tests.property.journal_rig import QUICK
+
+WAYS: Final = (Way("drop"), Way("prefix"), Way("subset"), Way("drop", strict=True), Way("subset", strict=True))
+FIRST_RUN_PARTS: Final = 10
+"""One cut of so many is before anything was ever told: while the journal is made."""
+NEAR_MAX: Final = 3
+"""How far, in records of the tape, from something rare it is cut."""
+RARE: Final = ("truncate", "grow", "create", "rename", "unlink", "sync_failed", "sync_folder")
+
+
+def places(tape: list[Op], count: int, chance: Random) -> list[int]:
+    """Where to cut: behind the records with these numbers."""
+    rare = [
+        at for at, op in enumerate(tape)
+        if FILE_NAME in op.path and (op.kind in RARE or (op.kind == "write" and op.path.endswith(FILE_NAME)))
+    ]  # fmt: skip
+    told = [at for at, op in enumerate(tape) if op.kind == "note" and op.path.endswith(("told.jsonl", "refused.jsonl"))]
+    chosen = [chance.randrange(told[0]) for _ in range(count // FIRST_RUN_PARTS)]
+    chosen += [chance.randrange(len(tape)) for _ in range(count // 2 - len(chosen))]
+    chosen += [chance.choice(rare) + chance.randint(-NEAR_MAX, NEAR_MAX) for _ in range(count // 4)]
+    chosen += [chance.choice(told) for _ in range(count - len(chosen))]
+    return sorted(min(max(at, 0), len(tape) - 1) for at in chosen)
+
+
+async def cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
+    """Try `count` places in each way."""
+    figures, witness = Figures(), Witness()
+    disks = [(way, Disk(way, chance), places(tape, count, chance)) for way in ways]
+    for at, op in enumerate(tape):
+        witness.take(op)
+        for way, disk, left in disks:
+            disk.take(op)
+            while left and left[0] == at:
+                left.pop(0)
+                finding = await examined(disk, witness, chance)
+                figures.add(f"{way.name}, cut behind record {at}", len(witness.told), finding)
+    return figures
+
+
+async def examined(disk: Disk, witness: Witness, chance: Random) -> Finding:
+    """What a cut would leave now, opened and compared."""
+    folder = Path(tempfile.mkdtemp(prefix="ns-cut-", dir=QUICK))
+    try:
+        lay_out(disk.after_cut(), folder)
+        return await examine(folder, witness, chance)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

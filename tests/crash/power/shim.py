@@ -1,0 +1,284 @@
+"""journal → SQLite → [what stands in its way] → files. A VFS of SQLite that writes down each change, and fails some.
+
+It stands over SQLite's own for the unix, in this process, and passes everything on; so do its `pwrite` and `fsync` for
+what the agent does to the same files by itself. Needs no FUSE and no privileges, only that Python uses a shared
+libsqlite3. It changes nothing that SQLite does about an error.
+"""
+
+import ctypes
+import errno
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from unittest.mock import patch
+
+import pytest
+
+from tests.crash.power.disk import SECTOR_BYTES
+from tests.crash.power.tape import Kind, Op
+
+OK, FULL, IOERR_WRITE, IOERR_FSYNC, IOERR_TRUNCATE, IOERR_DELETE = 0, 13, 778, 1034, 1546, 2570
+OPEN_MAIN_DB, OPEN_WAL = 0x100, 0x80000
+NAME: Final = b"nightsafe-shim"
+NEVER: Final = sys.maxsize
+os_pwrite: Final = os.pwrite
+
+_OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
+_DELETE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
+_WRITE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
+_TRUNCATE = CFUNCTYPE(c_int, c_void_p, c_int64)
+_SYNC = CFUNCTYPE(c_int, c_void_p, c_int)
+
+
+class _Vfs(ctypes.Structure):
+    """sqlite3_vfs, version 3."""
+
+    _fields_ = (
+        ("iVersion", c_int), ("szOsFile", c_int), ("mxPathname", c_int), ("pNext", c_void_p), ("zName", c_char_p),
+        ("pAppData", c_void_p), ("xOpen", c_void_p), ("xDelete", c_void_p), ("rest", c_void_p * 14),
+    )  # fmt: skip
+
+
+class _Methods(ctypes.Structure):
+    """sqlite3_io_methods, version 3."""
+
+    _fields_ = (
+        ("iVersion", c_int), ("xClose", c_void_p), ("xRead", c_void_p), ("xWrite", c_void_p),
+        ("xTruncate", c_void_p), ("xSync", c_void_p), ("rest", c_void_p * 13),
+    )  # fmt: skip
+
+
+class _File(ctypes.Structure):
+    """The start of every sqlite3_file."""
+
+    _fields_ = (("pMethods", POINTER(_Methods)),)
+
+
+class _Table(NamedTuple):
+    """A table with our methods in it, and those that they stand for."""
+
+    ours: _Methods
+    write: Any
+    truncate: Any
+    sync: Any
+
+
+Call = Literal["write", "truncate", "sync", "unlink"]
+
+
+class Fault(NamedTuple):
+    """What happens to the `at`-th call, and if it is `sticky` to every one behind it, until it is mended.
+
+    `torn`: half of a write reaches the file before it fails.
+    """
+
+    at: int
+    error: Literal["EIO", "ENOSPC"] = "EIO"
+    sticky: bool = False
+    torn: bool = False
+
+
+NO_FAULT: Final = Fault(0)
+_FAILED: Final = {"truncate": IOERR_TRUNCATE, "sync": IOERR_FSYNC, "unlink": IOERR_DELETE}
+
+
+class Shim:
+    """Watches the files of SQLite directly in `folder`, whatever it is set to; all others pass unseen."""
+
+    def __init__(self) -> None:
+        self._library = _library()
+        self._library.sqlite3_vfs_find.restype = POINTER(_Vfs)
+        self._below = self._library.sqlite3_vfs_find(None).contents
+        self._vfs = _Vfs.from_buffer_copy(self._below)
+        self._open_below = _OPEN(self._below.xOpen)
+        self._delete_below = _DELETE(self._below.xDelete)
+        self._keep = (_OPEN(self._open), _DELETE(self._delete), _WRITE(self._write), _TRUNCATE(self._truncate),
+                      _SYNC(self._sync))  # fmt: skip
+        self._addresses = [ctypes.cast(one, c_void_p).value for one in self._keep]
+        self._vfs.zName = NAME
+        self._vfs.xOpen, self._vfs.xDelete = self._addresses[:2]
+        self._tables: dict[int, _Table] = {}
+        self._below_of: dict[int, _Table] = {}
+        self._paths: dict[int, Path] = {}
+        self._numbers: dict[str, int] = {}
+        self._last = 0
+        self.folder = Path()
+        self.tape: list[Op] = []
+        self.fault = NO_FAULT
+        self.calls: list[Call] = []
+        self.struck = 0
+        """How many calls failed."""
+        self.struck_at = NEVER
+        """How long the tape was when the first of them did."""
+
+    def start(self, folder: Path, fault: Fault) -> None:
+        """A new disk in `folder`, and an empty tape."""
+        self.folder, self.fault = folder, fault
+        self.tape, self.calls = [], []
+        self._numbers.clear()
+        self.struck, self.struck_at = 0, NEVER
+
+    def move(self, folder: Path) -> None:
+        """The same disk is in another folder now; what still uses the old one is not seen any more."""
+        self.folder = folder
+
+    def mend(self) -> None:
+        """No call fails any more."""
+        self.fault = NO_FAULT
+
+    # SQLite calls -----------------------------------------------------------------------------------------------------
+
+    def _open(self, _: Any, name: int | None, file: int, flags: int, out: Any) -> int:
+        """SQLite keeps the name where it is as long as the file is open, and so it is handed on as it came."""
+        result = self._open_below(ctypes.addressof(self._below), name, file, flags, out)
+        self._paths.pop(file, None)
+        if result == OK and name is not None and flags & (OPEN_MAIN_DB | OPEN_WAL):
+            path = _path(name)
+            self._paths[file] = path
+            self._watch(file)
+            if path.parent == self.folder and path.name not in self._numbers:
+                self._last += 1
+                self._numbers[path.name] = self._last
+                self._put("create", path)
+        return int(result)
+
+    def _watch(self, file: int) -> None:
+        """Give the file our own three methods. SQLite's VFS has one table for database files, and one for logs."""
+        opened = _File.from_address(file)
+        at = ctypes.addressof(opened.pMethods.contents)
+        if at not in self._tables:
+            below = _Methods.from_address(at)
+            ours = _Methods.from_buffer_copy(below)
+            ours.xWrite, ours.xTruncate, ours.xSync = self._addresses[2:]
+            self._tables[at] = _Table(ours, _WRITE(below.xWrite), _TRUNCATE(below.xTruncate), _SYNC(below.xSync))
+        self._below_of[file] = self._tables[at]
+        opened.pMethods = ctypes.pointer(self._tables[at].ours)
+
+    def _write(self, file: int, data: int, size: int, offset: int) -> int:
+        path = self._watched(file)
+        if path is not None and (error := self._strike("write")):
+            half = size // 2 // SECTOR_BYTES * SECTOR_BYTES
+            if self._torn and half and self._below_of[file].write(file, data, half, offset) == OK:
+                self._put("write", path, offset, ctypes.string_at(data, half))
+            return error
+        result = self._below_of[file].write(file, data, size, offset)
+        if path is not None and result == OK:
+            self._put("write", path, offset, ctypes.string_at(data, size))
+        return int(result)
+
+    def _truncate(self, file: int, size: int) -> int:
+        path = self._watched(file)
+        if path is not None and (error := self._strike("truncate")):
+            return error
+        result = self._below_of[file].truncate(file, size)
+        if path is not None and result == OK:
+            self._put("truncate", path, size)
+        return int(result)
+
+    def _sync(self, file: int, flags: int) -> int:
+        """Files lie in memory, and need no syncing: what it would have made durable is decided from the tape."""
+        path = self._watched(file)
+        if path is None:
+            return int(self._below_of[file].sync(file, flags))
+        error = self._strike("sync")
+        self._put("sync_failed" if error else "sync", path, len(self.tape))
+        return error
+
+    def _delete(self, _: Any, name: int, sync_folder: int) -> int:
+        path = _path(name)
+        watched = path.parent == self.folder and path.name in self._numbers
+        if watched and (error := self._strike("unlink")):
+            return error
+        result = self._delete_below(ctypes.addressof(self._below), name, sync_folder)
+        if watched and result == OK:
+            self._put("unlink", path)
+            del self._numbers[path.name]
+        return int(result)
+
+    # What the agent does to these files by itself ---------------------------------------------------------------------
+
+    def pwrite(self, file: int, data: bytes, offset: int) -> int:
+        """In place of os.pwrite."""
+        path = self._opened(file)
+        if path is not None and self._strike("write"):
+            raise OSError(getattr(errno, self.fault.error), "this write was made to fail")
+        written = os_pwrite(file, data, offset)
+        if path is not None:
+            self._put("write", path, offset, bytes(data[:written]))
+        return written
+
+    def fsync(self, file: int) -> None:
+        """In place of os.fsync and os.fdatasync."""
+        path = self._opened(file)
+        if path is None:
+            return
+        error = self._strike("sync")
+        self._put("sync_failed" if error else "sync", path, len(self.tape))
+        if error:
+            raise OSError(errno.EIO, "this sync was made to fail")
+
+    def _opened(self, file: int) -> Path | None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        return path if path.parent == self.folder and path.name in self._numbers else None
+
+    # What becomes of it -----------------------------------------------------------------------------------------------
+
+    def _watched(self, file: int) -> Path | None:
+        path = self._paths.get(file)
+        return path if path is not None and path.parent == self.folder and path.name in self._numbers else None
+
+    def _strike(self, call: Call) -> int:
+        """The code with which this call fails; OK when it does not."""
+        self.calls.append(call)
+        at, sticky = self.fault.at, self.fault.sticky
+        if not at or len(self.calls) < at or (len(self.calls) > at and not sticky):
+            return OK
+        self.struck += 1
+        self.struck_at = min(self.struck_at, len(self.tape))
+        if call == "write":
+            return FULL if self.fault.error == "ENOSPC" else IOERR_WRITE
+        return _FAILED[call]
+
+    @property
+    def _torn(self) -> bool:
+        return self.fault.torn and len(self.calls) == self.fault.at
+
+    def _put(self, kind: Kind, path: Path, place: int = 0, data: bytes = b"") -> None:
+        self.tape.append(Op(kind, self._numbers[path.name], place, f"/{path.name}", data))
+
+
+def _path(name: int) -> Path:
+    return Path(ctypes.string_at(name).decode())
+
+
+def _library() -> ctypes.CDLL:
+    """The libsqlite3 that Python's own module uses."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.split(maxsplit=5)[-1]
+        if "libsqlite3" in path:
+            return ctypes.CDLL(path)
+    pytest.skip("I/O FAULTS ARE NOT TRIED HERE: this Python has SQLite built in, so nothing can stand in its way")
+
+
+@contextmanager
+def shimmed() -> Iterator[Shim]:
+    """Every connection that this process opens goes through the shim."""
+    sqlite3.connect(":memory:").close()
+    shim = Shim()
+    register, unregister = shim._library.sqlite3_vfs_register, shim._library.sqlite3_vfs_unregister
+    assert register(ctypes.byref(shim._vfs), 1) == OK
+    try:
+        with (
+            patch.object(os, "pwrite", shim.pwrite),
+            patch.object(os, "fsync", shim.fsync),
+            patch.object(os, "fdatasync", shim.fsync),
+        ):
+            yield shim
+    finally:
+        unregister(ctypes.byref(shim._vfs))
+        register(ctypes.byref(shim._below), 1)
