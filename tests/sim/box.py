@@ -8,14 +8,17 @@ supervisor starts it again, as systemd does. An end that no fault excuses is a v
 import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
 from agent import app
+from agent.core.errors import NightsafeError
+from agent.runtime.clock import Clock
 from agent.settings.load import load
 from tests.sim.broker import SimBroker
-from tests.sim.disk import Connection, Disk, Fate
+from tests.sim.disk import Connection, Disk, Fate, Files
 from tests.sim.loop import Process, SimLoop, here
 from tests.sim.network import Link, Network
 from tests.sim.oracles import Truth
@@ -38,11 +41,13 @@ EXCUSES: Final = {
 """What the agent may say when it ends after this happened to it."""
 
 
-class SimClock:
-    """The box's clocks: in the place of agent.runtime.clock.Clock."""
+class SimClock(Clock):
+    """The box's clocks. What is read off the machine is simulated; what is made of it is the real thing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._box: Box = here().machine
+        self._boot_id = self._box.boot_id
 
     def wall_ms(self) -> int:
         return max(0, self._box.true_ms() + self._box.wall_off_ms)
@@ -53,11 +58,11 @@ class SimClock:
     def uptime_ms(self) -> int:
         return int(self.boottime_s() * 1000)
 
-    def boot_id(self) -> str:
-        return self._box.boot_id
-
     def synced(self) -> bool:
         return self._box.synced
+
+    def error_ms(self) -> int:
+        return 5
 
 
 class SimMosquitto:
@@ -104,19 +109,25 @@ class Absent:
 class Box:
     """The machine. `start`, `stop`, `kill`, `unplug`."""
 
-    def __init__(self, loop: SimLoop, network: Network, seed: str, root: Path, story: Story, truth: Truth) -> None:
+    def __init__(
+        self, loop: SimLoop, network: Network, seed: str, root: Path, story: Story, truth: Truth, name: str = "box"
+    ) -> None:
         self.loop = loop
+        self.name = name
         self._network = network
         self._seed = seed
         self._story = story
         self._truth = truth
-        self.chance = Random(f"{seed}/box")
+        self.chance = Random(f"{seed}/{name}")
         self.config = root / "nightsafe.toml"
-        self.disk = Disk(root / "state", Random(f"{seed}/disk"))
+        self.disk = Disk(root / "state", Random(f"{seed}/{name}/disk"))
         self.disk.end = self._end_in_commit
         self.disk.landed = truth.landed
+        self.heard = truth.heard
         self.booted_at_s = -30.0
         self.boots_count = 1
+        self.uptime_max_s = 30.0
+        """How long the machine may have run before the agent is started on it, in seconds."""
         self.wall_off_ms = 0
         self.synced = True
         self.lives_count = 0
@@ -130,11 +141,11 @@ class Box:
         self._brokers_count = 0
         broker_path = str(self.disk.directory / "mqtt.sock")
         self._broker_path = broker_path
-        network.links[broker_path] = Link((0.0001, 0.001), Random(f"{seed}/ipc"))
+        network.links[broker_path] = Link((0.0001, 0.001), Random(f"{seed}/{name}/ipc"))
 
     @property
     def boot_id(self) -> str:
-        return f"b0075000-0000-4000-8000-{self.boots_count:012d}"
+        return f"b0075000-0000-4000-8000-{self.name == 'clone':04d}{self.boots_count:08d}"
 
     @property
     def powered(self) -> bool:
@@ -152,10 +163,13 @@ class Box:
             return
         self.lives_count += 1
         self.excuses.clear()
-        self._story.tell("box", "starts the agent", life=self.lives_count)
-        process = self.process = Process(self.loop, f"agent-{self.lives_count}", self._seed, self)
+        self._story.tell(self.name, "starts the agent", life=self.lives_count)
+        process = self.process = Process(self.loop, self._process_name("agent", self.lives_count), self._seed, self)
         task = process.spawn(self._live(), "agent")
         task.add_done_callback(lambda done: self._ended(process, done), context=self.loop.neutral)
+
+    def _process_name(self, what: str, number: int) -> str:
+        return f"{what}-{number}" if self.name == "box" else f"{self.name}'s {what}-{number}"
 
     async def _live(self) -> int:
         settings = load(self.config)
@@ -164,12 +178,35 @@ class Box:
     def stop(self) -> None:
         """SIGTERM."""
         if self.process is not None:
-            self._story.tell("box", "stops the agent")
+            self._story.tell(self.name, "stops the agent")
             self.process.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL, from outside."""
         self._die(power=False)
+
+    def restore(self, files: Files) -> None:
+        """Somebody puts an older image of the disk back."""
+        self._die(power=False)
+        self.disk.abandon(files)
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the page says that another box uses this one's identity."""
+        drain = self.process.parts.get("Drain") if self.process is not None else None
+        return drain is not None and drain.facts().error_code == "fenced"
+
+    def adopt(self) -> None:
+        """A person runs `nightsafe queue adopt`."""
+        if self.process is None:
+            return
+        self._story.tell("operator", "adopts the queue")
+
+        async def adopt(acts: Any) -> None:
+            with suppress(NightsafeError):  # it says what to do, and the operator looks again later
+                await acts.adopt("operator", "this is the only box")
+
+        self.process.spawn(adopt(self.process.parts["Acts"]), "operator")
 
     def unplug(self, off_s: float) -> None:
         """The power goes, and comes back later."""
@@ -183,7 +220,7 @@ class Box:
         broker, self.broker_process = self.broker_process, None
         if process is None and not power:
             return
-        self._story.tell("box", "loses power" if power else "kills the agent", process=process and process.name)
+        self._story.tell(self.name, "loses power" if power else "kills the agent", process=process and process.name)
         ends: list[Any] = []
         for one in (process, broker):
             if one is not None:
@@ -201,9 +238,9 @@ class Box:
     def _boot(self) -> None:
         if self.powered:
             return
-        self._story.tell("box", "has power again")
+        self._story.tell(self.name, "has power again")
         self.boots_count += 1
-        self.booted_at_s = self.loop.now_s - self.chance.uniform(5, 30)
+        self.booted_at_s = self.loop.now_s - self.chance.uniform(5, self.uptime_max_s)
         self._network.dark[GATE] = False
         self._network.machine_up(self._off)
         self._off = ()
@@ -213,7 +250,7 @@ class Box:
         if not process.alive:
             return
         error = None if task.cancelled() else task.exception()
-        self._story.tell("box", "sees the agent end", error=repr(error))
+        self._story.tell(self.name, "sees the agent end", error=repr(error))
         if error is not None and not self._excused(error):
             self._truth.fail(3, f"the agent ended by itself: {error!r}, because of {error.__cause__!r}")
         self.loop.call_exactly(self.loop.now_s + LINGER_S, self._reap, process, error is None)
@@ -246,8 +283,10 @@ class Box:
     def start_broker(self) -> None:
         """A broker that knows nothing of an earlier one."""
         self._brokers_count += 1
-        process = self.broker_process = Process(self.loop, f"broker-{self._brokers_count}", self._seed, self)
-        self.broker = SimBroker(self._truth.heard)
+        process = self.broker_process = Process(
+            self.loop, self._process_name("broker", self._brokers_count), self._seed, self
+        )
+        self.broker = SimBroker(self.heard)
         process.context().run(self._listen, self.broker)
 
     def _listen(self, broker: SimBroker) -> None:

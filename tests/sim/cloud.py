@@ -107,7 +107,7 @@ class Cloud:
         self.moods: tuple[Mood, ...] = ()
         self.mood_share = 0.0
         self.limits = wire.Limits(records=5000, bytes=8 * 1024 * 1024, min_interval_s=0)
-        self._older: list[tuple[str, bytes]] = []
+        self._older: list[bytes] = []
         self.requests_count = 0
 
     @property
@@ -141,27 +141,27 @@ class Cloud:
             return
         source, copy = sqlite3.connect(self.path), sqlite3.connect(":memory:")
         source.backup(copy)
-        self._older.append((self._bindings(source), copy.serialize()))
+        self._older.append(copy.serialize())
         source.close()
         copy.close()
 
-    @staticmethod
-    def _bindings(ledger: sqlite3.Connection) -> str:
-        return str(ledger.execute("select epoch, instance from streams order by number").fetchall())
+    def close_stream(self) -> None:
+        """An operator closes the latest stream: the box has to open another one."""
+        ledger = self._process.parts.get("ledger") if self._process is not None else None
+        if ledger is None or self._process is None:
+            return
+        found = ledger._db.execute("select venue, epoch from streams order by number desc limit 1").fetchone()
+        if found is not None:
+            self._story.tell("cloud", "closes a stream", epoch=found[1])
+            self._process.spawn(ledger.close_stream(*found, None), "close-stream")
 
     def forget(self) -> None:
-        """An older backup is restored, while the server is down.
-
-        One that knows an earlier start of the box would fence it, until a person says that it is the only one.
-        """
+        """An older backup is restored, while the server is down. One that knows only an earlier start of the box fences
+        it, until a person says that it is the only one."""
         assert self._process is None
-        ledger = sqlite3.connect(self.path)
-        bindings = self._bindings(ledger)
-        ledger.close()
-        fitting = [content for bound, content in self._older if bound == bindings]
-        if not fitting:
+        if not self._older:
             return
-        older = self.chance.choice(fitting)
+        older = self.chance.choice(self._older)
         self._story.tell("cloud", "is restored from a backup", bytes=len(older))
         for path in self.path.parent.glob("ledger.sqlite*"):
             path.unlink()

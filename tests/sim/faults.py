@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any, Final
 
-from tests.sim.box import EXCUSES, Box
+from tests.sim.box import EXCUSES, GATE, Box
 from tests.sim.cloud import ADDRESS, Cloud, Mood
 from tests.sim.disk import Fate
 from tests.sim.loop import Process, SimLoop
 from tests.sim.network import End, Link, Network
+from tests.sim.oracles import Truth
 from tests.sim.story import Story
 from tests.sim.till import SimTill
 
@@ -25,6 +26,17 @@ SHARE: Final = 0.4
 EVERY_S: Final = (25.0, 240.0)
 """The mean time between two faults of a kind is drawn from here."""
 YEAR_MS: Final = 365 * 86_400_000
+DAY_S: Final = 86_400.0
+FREE_BYTES: Final = 10**12
+APART: Final = (
+    ("cloud_amnesia", "old_copy"),
+    ("cloud_amnesia", "long_uptimes"),
+    ("old_copy", "long_uptimes"),
+    ("cloud_amnesia", "clone"),
+    ("cloud_amnesia", "cloud_closes_stream"),
+)
+"""Of each two only the first. Both together destroy the last copy of something, or need support: a cloud that has lost
+the end of an epoch which it does not let the box continue any more holds the upload."""
 INSERTED: Final = (Fate.FULL, Fate.FULL_LANDED, Fate.FULL_INSERT)
 
 
@@ -32,8 +44,20 @@ class Swarm:
     """The faults of one world. `counts` says how many of each have come."""
 
     def __init__(
-        self, loop: SimLoop, network: Network, seed: str, box: Box, cloud: Cloud, tills: list[SimTill], story: Story
+        self,
+        loop: SimLoop,
+        network: Network,
+        seed: str,
+        box: Box,
+        cloud: Cloud,
+        tills: list[SimTill],
+        story: Story,
+        truth: Truth,
     ) -> None:
+        self._seed = seed
+        self._truth = truth
+        self.clone: Box | None = None
+        """A second box with a copy of this one's disk, while it runs."""
         self._loop = loop
         self._network = network
         self._box = box
@@ -46,6 +70,7 @@ class Swarm:
         self._fates: list[tuple[float, Fate]] = []
         self._full_until_s = 0.0
         self._full_share = 0.0
+        self._broken_until_s = 0.0
         self._stalls = 0.0
         self._repeats = 0.0
         self._records: dict[End, list[bytes]] = {}
@@ -57,6 +82,14 @@ class Swarm:
             name: self._chance.uniform(*EVERY_S) for name in sorted(kinds) if self._chance.random() < SHARE
         }
         self._kinds = kinds
+        for one, other in APART:
+            if one in self.drawn:
+                self.drawn.pop(other, None)
+        if "old_copy" in self.drawn:  # what was first under an id may have gone with the newer copy
+            for till in tills:
+                till.habits = till.habits._replace(conflicts=0.0)
+        if "long_uptimes" in self.drawn:
+            box.uptime_max_s = 3 * DAY_S
         box.disk.fate = self._fate
         self._wan.watch = self._watch
 
@@ -71,10 +104,12 @@ class Swarm:
             task.cancel()
         await asyncio.sleep(0)
         self._fates.clear()
-        self._full_until_s = self._stalls = self._repeats = 0.0
+        self._full_until_s = self._broken_until_s = self._stalls = self._repeats = 0.0
         self._box.disk.delay_s = (0.0002, 0.003)
         self._box.synced = True
         self._box.wall_off_ms = 0
+        self._box.disk.free_bytes = FREE_BYTES
+        self.end_clone()
         self._cloud.moods = ()
         self._cloud.start()
         for link, latency_s in ((self._wan, WAN_S), *((till.link, LAN_S) for till in self._tills)):
@@ -110,12 +145,53 @@ class Swarm:
         self._box.kill_broker()
 
     async def _do_full_disk(self) -> None:
-        self._full_share = self._chance.choice((0.3, 1.0))
+        self._full_share = self._chance.choice((0.0, 0.3, 1.0))
         self._full_until_s = self._loop.now_s + self._chance.uniform(3, 60)
+        self._box.disk.free_bytes = self._chance.choice((0, 4_194_304, FREE_BYTES))
         await asyncio.sleep(self._full_until_s - self._loop.now_s)
+        self._box.disk.free_bytes = FREE_BYTES
 
     async def _do_io_error(self) -> None:
         self._arm(self._chance.choice((Fate.BROKEN, Fate.BROKEN_LANDED)))
+
+    async def _do_io_errors(self) -> None:
+        self._broken_until_s = self._loop.now_s + self._chance.uniform(2, 40)
+        await asyncio.sleep(self._broken_until_s - self._loop.now_s)
+
+    async def _do_old_copy(self) -> None:
+        files = self._box.disk.read()
+        if not files.database:
+            return
+        await asyncio.sleep(self._chance.uniform(5, 100))
+        self._story.tell("operator", "puts an older copy of the box's disk back")
+        self._box.restore(files)
+        self._truth.put_back()
+
+    async def _do_clone(self) -> None:
+        files, root = self._box.disk.read(), self._box.config.parent / f"clone-{self.counts['clone']}"
+        if not files.database or not self._cloud.running:
+            return
+        (root / "state").mkdir(parents=True)
+        settings = self._box.config.read_text().replace(str(self._box.disk.directory), str(root / "state"))
+        (root / "nightsafe.toml").write_text(settings.replace(f":{GATE[1]}", f":{GATE[1] + self.counts['clone']}"))
+        self._truth.parted = True
+        self.clone = Box(self._loop, self._network, self._seed, root, self._story, self._truth, "clone")
+        self.clone.disk.landed = self._truth.landed_elsewhere
+        self.clone.heard = lambda client, topic, payload, retain: None  # nobody is told anything by it
+        self.clone.disk.abandon(files)
+        self.clone.start()
+        await asyncio.sleep(self._chance.uniform(20, 120))
+        self.end_clone()
+
+    def end_clone(self) -> None:
+        """Somebody has found the second box, and switches it off."""
+        clone, self.clone = self.clone, None
+        if clone is not None:
+            clone.wanted = False
+            clone.kill()
+
+    async def _do_long_uptimes(self) -> None:
+        self._box.unplug(self._chance.uniform(5, 60))
 
     async def _do_slow_disk(self) -> None:
         self._box.disk.delay_s = (0.05, self._chance.uniform(0.2, 2.0))
@@ -136,6 +212,8 @@ class Swarm:
         fate = None
         if self._fates and self._fates[0][0] <= self._loop.now_s:
             fate = self._fates.pop(0)[1]
+        elif self._loop.now_s < self._broken_until_s:
+            fate = self._chance.choice((Fate.BROKEN, Fate.BROKEN_LANDED))
         elif self._loop.now_s < self._full_until_s and self._chance.random() < self._full_share:
             fate = self._chance.choice(INSERTED)
         if fate is not None:
@@ -188,6 +266,9 @@ class Swarm:
         await asyncio.sleep(self._chance.uniform(0.5, 30))
         self._cloud.start()
 
+    async def _do_cloud_closes_stream(self) -> None:
+        self._cloud.close_stream()
+
     async def _do_late_uploads(self) -> None:
         self._stalls = self._chance.choice((0.1, 0.5))
         await asyncio.sleep(self._chance.uniform(20, 120))
@@ -202,7 +283,7 @@ class Swarm:
         """What goes up, request by request: some of it is held back by a proxy, or comes once more."""
         if data.startswith((b"GET ", b"POST ", b"PUT ")):
             self._records.pop(end, None)
-            if not data.startswith(b"PUT "):
+            if data.startswith(b"GET "):
                 return
             if self._chance.random() < self._stalls:
                 delay_s = self._chance.uniform(5, 300)
@@ -252,7 +333,7 @@ class Swarm:
 
     async def _do_rush(self) -> None:
         for till in self._tills:
-            for _ in range(self._chance.randint(1, 40)):
+            for _ in range(self._chance.randint(1, 15)):
                 till.sell()
 
     async def _do_reinstall(self) -> None:

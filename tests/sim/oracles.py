@@ -77,6 +77,12 @@ class Truth:
         self.told_count = 0
         self.records: list[Record] = []
         self.by_id: dict[tuple[str, str], bytes] = {}
+        self.once: dict[tuple[str, str], bytes] = {}
+        """All that was ever durable on a box of this venue, an older copy of its disk put back or not."""
+        self.parted = False
+        """An older copy was put back, or a clone ran: the cloud may have what this box has not."""
+        self.rolled_back: set[tuple[str, str]] = set()
+        """What the box had and then had no more, since an older copy was put back."""
         self.refused: set[tuple[str, str]] = set()
         self.uploaded_ids: dict[tuple[str, str], bytes] = {}
         self.stored: Countings = {}
@@ -118,6 +124,20 @@ class Truth:
         for row in connection.execute(JOURNAL_ROWS, (after,)):
             self._add(Record(*row))
 
+    def landed_elsewhere(self, connection: sqlite3.Connection) -> None:
+        """A commit on a clone of the box."""
+        for row in connection.execute(JOURNAL_ROWS, (0,)):
+            record = Record(*row)
+            self.once.setdefault((record.device, json.loads(record.event)["id"]), record.event)
+
+    def put_back(self) -> None:
+        """The box's disk is an older copy from now on: what it lacks of what was told is in the cloud or at the tills."""
+        before = set(self.by_id)
+        self.parted = True
+        self.records, self.by_id, self.refused, self.stored, self.lost = [], {}, set(), {}, set()
+        self.look()
+        self.rolled_back |= before - set(self.by_id)
+
     def look(self) -> None:
         """Read what landed without having been seen: a commit that ended in a power cut."""
         if self._path.exists():
@@ -130,14 +150,16 @@ class Truth:
     def _add(self, record: Record) -> None:
         self.records.append(record)
         if record.device == AGENT:
-            self._add_own(json.loads(record.event))
+            event = json.loads(record.event)
+            self.once[AGENT, event["id"]] = record.event
+            self._add_own(event)
             return
         if record.event not in self.sent_bodies.get(record.device, ()):
             self.fail(4, f"position {record.position} holds what {record.device} never sent")
         name = (record.device, json.loads(record.event)["id"])
         if name in self.by_id:
             self.fail(4, f"{name} is stored twice, the second time at position {record.position}")
-        self.by_id[name] = record.event
+        self.by_id[name] = self.once[name] = record.event
         if record.sequence is not None:
             _counting(self.stored, record.device, record.epoch).add((record.sequence,))
 
@@ -172,13 +194,11 @@ class Truth:
             seen = json.loads(event)
             name = (record.device, seen["id"])
             self.uploaded_ids[name] = event
-            if record.device == AGENT:
-                continue
-            if name not in self.by_id:
+            if name not in self.once:
                 self.look()
-            if self.by_id.get(name) != event:
+            if self.once.get(name) != event:
                 self.fail(4, f"{name} was uploaded, and is not so on the disk")
-            if "sequence" in seen:
+            if record.device != AGENT and "sequence" in seen:
                 _counting(self.uploaded, record.device, seen["epoch"]).add((int(seen["sequence"]),))
 
     # What tills are promised ------------------------------------------------------------------------------------------
@@ -206,28 +226,32 @@ class Truth:
     def judge(self, ledger: Path, entries: Iterable[Entry], retained: dict[str, bytes]) -> None:
         """All faults are over and everything should have drained: compare it all."""
         self.look()
-        self._judge_disk()
         cloud = list(read_ledger(ledger))
+        self._judge_disk({name for name, _ in cloud})
         self._judge_cloud(cloud)
         all_entries = list(entries)
         self._judge_entries(all_entries, {name for name, _ in cloud})
         self._judge_order(all_entries)
         self._judge_receipts(all_entries, retained)
 
-    def _judge_disk(self) -> None:
-        """Nothing that was durable has changed or gone."""
+    def _judge_disk(self, cloud: set[tuple[str, str]]) -> None:
+        """Nothing that was durable has changed, or gone but to the cloud."""
         connection = sqlite3.connect(self._path)
         try:
             found = [Record(*row) for row in connection.execute(JOURNAL_ROWS, (0,))]
         finally:
             connection.close()
-        if [record.event for record in found] != [record.event for record in self.records]:
-            self.fail(1, f"the journal holds {len(found)} records; {len(self.records)} were durable, or other ones")
-        self.records = found
-        for position, record in enumerate(found, 1):
-            if record.position != position:
-                self.fail(2, f"position {position} of the journal is missing")
+        here = {record.position: record.event for record in found}
+        for at, record in enumerate(self.records, 1):
+            if record.position != at:
+                self.fail(2, f"position {at} of the journal was never there")
                 return
+            if here.pop(at, record.event) != record.event:
+                self.fail(1, f"position {at} of the journal has changed")
+            if at < found[0].position and (record.device, json.loads(record.event)["id"]) not in cloud:
+                self.fail(1, f"position {at} of the journal was deleted, and is not in the cloud")
+        if here or len(found) != self.records[-1].position - found[0].position + 1:
+            self.fail(1, f"the journal holds {len(found)} records from {found[0].position}, not those that were durable")
 
     def _judge_cloud(self, cloud: list[tuple[tuple[str, str], bytes]]) -> None:
         """The cloud's log, united over epochs, each id once, is the journal, byte for byte and in its order."""
@@ -236,10 +260,10 @@ class Truth:
             if united.setdefault(name, event) != event:
                 self.fail(2, f"the cloud has {name} with two contents")
         wanted = [(record.device, json.loads(record.event)["id"]) for record in self.records]
-        if list(united) != wanted:
-            here = set(wanted)
-            missing = [name for name in wanted if name not in united]
-            foreign = [name for name in united if name not in here]
+        known = self.once if self.parted else set(wanted)
+        missing = [name for name in wanted if name not in united]
+        foreign = [name for name in united if name not in known]
+        if missing or foreign or (list(united) != wanted and not self.parted):
             self.fail(
                 2,
                 f"the cloud's log is not the journal: missing {missing[:5]} of {len(missing)}, foreign {foreign[:5]} "
@@ -253,12 +277,13 @@ class Truth:
     def _judge_entries(self, entries: list[Entry], cloud: set[tuple[str, str]]) -> None:
         """Every event that was acknowledged is there, and every one that was owed has been."""
         for entry in self.entries:
-            if entry.kind != "refused" and (entry.device, entry.id) not in cloud:
+            name = (entry.device, entry.id)
+            if entry.kind != "refused" and name not in cloud and name not in self.rolled_back:
                 self.fail(1, f"{entry} was acknowledged, and is neither in the journal nor in the cloud")
         for entry in entries:
             if entry.owed:
                 self.fail(3, f"{entry} was never acknowledged")
-            if entry.withheld and entry.epoch is not None:
+            if entry.withheld and entry.epoch is not None and not self.parted:
                 lost = (entry.device, entry.epoch, entry.sequence) in self.lost
                 counting = self.stored.get((entry.device, entry.epoch), Counting())
                 if counting.highest > (entry.sequence or 0) and not lost:
@@ -267,6 +292,7 @@ class Truth:
     def _judge_order(self, entries: list[Entry]) -> None:
         """What one device sent in order stands in order; only what it sent late may stand late."""
         late = {(entry.device, entry.id) for entry in entries if entry.kind == "reused" or entry.late}
+        late |= self.rolled_back
         highest: dict[tuple[str, str], int] = {}
         for record in self.records:
             if record.device == AGENT or record.sequence is None:

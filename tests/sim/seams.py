@@ -53,7 +53,7 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         free = process.machine.disk.free_bytes // 4096
         return os.statvfs_result((4096, 4096, 10**9, free, free, 10**6, 10**6, 10**6, 0, 255))
 
-    real_statvfs = os.statvfs
+    real_statvfs, wear = os.statvfs, app.Wear
     append = SqliteLedger._append
 
     def noted_append(self: SqliteLedger, *args: Any) -> Any:
@@ -91,6 +91,7 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         put(SqliteLedger, "_append", noted_append)
         put(app, "Clock", SimClock)
         put(app, "Broker", SimMosquitto)
+        put(app, "Wear", lambda directory: wear(directory, directory / "no-sys"))
         put(app, "Web", lambda *_, **__: Absent("web"))
         put(app, "Watch", lambda *_, **__: Absent("settings"))
         put(End, "note", staticmethod(note))

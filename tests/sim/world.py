@@ -27,7 +27,7 @@ from tests.sim.seams import replaced
 from tests.sim.story import Line, Story
 from tests.sim.till import Habits, SimTill
 
-TROUBLE_S: Final = (120.0, 900.0)
+TROUBLE_S: Final = (90.0, 600.0)
 """How long the faults go on."""
 DRAIN_MAX_S: Final = 5400.0
 """How long everything may take to drain after the last fault: a held drain looks again once in a while."""
@@ -75,8 +75,9 @@ class World:
         self.box = Box(self.loop, self.network, self.seed, root, self.story, self.truth)
         self.box.config.write_text(self._settings())
         self.tills = [self._till(number) for number in range(1, self.chance.choice((1, 2, 3, 5)) + 1)]
-        self.swarm = Swarm(self.loop, self.network, self.seed, self.box, self.cloud, self.tills, self.story)
+        self.swarm = Swarm(self.loop, self.network, self.seed, self.box, self.cloud, self.tills, self.story, self.truth)
         self.recovery_s = 0.0
+        self._acts_at_s = 0.0
 
     def _settings(self) -> str:
         chance = self.chance
@@ -90,6 +91,10 @@ class World:
                 "project_events": chance.choice((3, 20, 4096)),
                 "commit_events_max": chance.choice((1, 7, 100)),
                 "queue_events_max": chance.choice((100, 20_000)),
+                "keep_days": 1,
+                "delete_interval_s": 10,
+                "checkpoint_bytes": chance.choice((262_144, 1_048_576)),
+                "reserve_bytes": 1_048_576,
             },
             "drain": {
                 "batch_records_first": chance.choice((1, 5, 10)),
@@ -146,9 +151,19 @@ class World:
     async def _step(self) -> bool:
         """Let time pass; True when something does not hold any more."""
         await asyncio.sleep(STEP_S)
+        self._operate()
         for context in self.loop.unhandled:
             self.truth.fail(6, f"nobody caught {context.get('exception')!r}: {context.get('message')}")
         return bool(self.truth.violations)
+
+    def _operate(self) -> None:
+        """A person looks at the page now and then, and does what it says."""
+        if self.box.fenced and self.swarm.clone is None and self.loop.now_s >= self._acts_at_s:
+            if self._acts_at_s:
+                self.box.adopt()
+            self._acts_at_s = self.loop.now_s + self.chance.uniform(10, 90)
+        elif not self.box.fenced:
+            self._acts_at_s = 0.0
 
     def _entries(self) -> list[Any]:
         return [entry for till in self.tills for entry in till.entries]
@@ -195,7 +210,7 @@ class World:
         kept = {
             "the gate's connections": parts["Gate"]._connections,
             "receipts to be sent": parts["Receipts"]._answers,
-            "holes that are asked for": parts["Gaps"]._asked,
+            "holes that are asked for": parts["Gaps"]._requests,
             "batches read ahead": parts["Drain"]._ahead,
         }
         for name, what in kept.items():
@@ -210,6 +225,7 @@ class World:
 
     def close(self) -> None:
         """End every process without a sound."""
+        self.swarm.end_clone()
         for process in (self.box.process, self.box.broker_process, self.cloud._process, self.swarm._process):
             if process is not None:
                 process.die()
