@@ -21,7 +21,7 @@ import structlog
 
 from agent import __version__
 from agent.app.drain_side import DrainSide
-from agent.app.joints import JournalConditions, Lan, LanCounts, Live, Telling, press
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, SweepSide, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
@@ -34,6 +34,7 @@ from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
+from agent.journal.survey import Survey
 from agent.journal.writer import Journal
 from agent.journal.writer import Limits as JournalLimits
 from agent.lan.broker import Broker
@@ -52,6 +53,7 @@ from agent.status.snapshot import Parts, StatusSource, Venue
 from agent.upkeep.clock import ClockWatch
 from agent.upkeep.disk import Disk
 from agent.upkeep.retention import Retention
+from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
 from agent.web.routes import Acts
@@ -68,6 +70,8 @@ COLLECT_AFTER: Final = (20_000, 20, 20)
 often and find nothing."""
 
 
+SURVEY_CACHE_BYTES: Final = 1024 * 1024
+"""SQLite's page cache of the connection that looks for damage: it reads everything once."""
 OWN_DESCRIPTORS: Final = 256
 """Open files beside the devices' connections, of which each takes two: its own and the one to the broker."""
 
@@ -145,6 +149,8 @@ async def _compose(
     stack.push_async_callback(journal.close)
     reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
+    survey = await Survey.open(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage)
+    stack.push_async_callback(survey.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
     )
@@ -158,6 +164,8 @@ async def _compose(
     watched = JournalConditions(journal, telling)
     journal.on_commit(watched.look)
     journal.on_reused(watched.reused)
+    journal.on_repaired(watched.repaired)
+    sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
@@ -192,7 +200,7 @@ async def _compose(
     )
     journal.spare(disk.give)
     retention = Retention(journal, lambda: live.settings.journal)
-    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts)
+    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -215,6 +223,7 @@ async def _compose(
         Entry(web, vital=False, stop_s=times.stop_edges_s),
         Entry(watch, vital=False, stop_s=times.stop_edges_s),
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
+        Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
         Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(disk, vital=False, stop_s=times.stop_edges_s),
@@ -249,6 +258,7 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.checkpoint_bytes,
         journal.reopen_first_s,
         journal.reopen_max_s,
+        journal.damaged_bytes_max,
     )
 
 

@@ -50,6 +50,18 @@ class DrainSide:
         with self._waiting():
             return await self._reader.batch(after, records_max, bytes_max)
 
+    async def repair(self, position: int) -> bool:
+        """Mend the record at a position or set it aside, after RecordDamaged. True when there was something to do."""
+        with self._waiting():
+            if await self._journal.repair(position):
+                return True
+            try:
+                await self._reader.batch(position - 1, 1, 1)
+            except RecordDamaged as damaged:
+                if damaged.position == position:  # sound where it is looked up, damaged where it is read in order
+                    self._journal.demand_rebuild(f"the record at position {position} reads in two ways", now=True)
+            return False
+
     async def first(self) -> int:
         """Position of the first record that is kept; one behind the last where none is."""
         with self._waiting():
@@ -65,7 +77,8 @@ class DrainSide:
         if last <= self._journal.book.safe:
             return "The box deleted these records when their time was up, after the cloud had called them safe."
         with self._waiting():
-            return await self._reader.missing_reason(first, last) or "These records were lost on the box's disk."
+            why = await self._reader.missing_reason(first, last)
+        return f"These records were lost on the box's disk ({why or 'nothing says why'})."
 
     def confirm(self, safe: int) -> None:
         """The cloud calls everything up to this position safe."""
@@ -80,7 +93,8 @@ class DrainSide:
             self._reopened = False
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
-        await self._journal.advance(cursor, safe, told)
+        with self._waiting():
+            await self._journal.advance(cursor, safe, told)
 
     async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
         """Begin a new stream, under an epoch of its own."""
@@ -104,12 +118,13 @@ class DrainSide:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """While the journal limps, what cannot be done is waited for: it is opened anew by itself."""
+        """What cannot be read or written now is tried again: the journal is opened anew by itself, and built anew where
+        the database is corrupt."""
         try:
             yield
         except RecordDamaged:
             raise
         except JournalDamaged as error:
-            if not self._journal.limps:
-                raise
+            if error.code == "journal_corrupt":
+                self._journal.demand_rebuild(error.text, now=True)
             raise Transient(error.code, error.text, error.hint) from error

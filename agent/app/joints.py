@@ -17,6 +17,7 @@ from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
+from agent.journal.repair import Loss, Repaired
 from agent.journal.writer import Journal
 from agent.lan.gate import Gate
 from agent.lan.session import Session
@@ -130,6 +131,23 @@ class JournalConditions:
         failure = self._journal.failure
         return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
+    def repaired(self, done: Repaired) -> None:
+        """Something on the disk had changed."""
+        mended, lost = len(done.mended) + len(done.notes), done.lost_count
+        log.error("journal_repaired", reason=done.reason, mended=mended, lost=lost, kept_in=done.kept_in)
+        if not lost:
+            text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
+            hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
+            self._telling.hold("journal_mended", "warning", "The box's disk has damaged records", text, hint)
+            return
+        tills = ", ".join(dict.fromkeys(_words_of(one) for one in done.lost)) or "devices that are not known any more"
+        text = (
+            f"The box's disk or card had damaged its journal ({done.reason}). {lost} events that the cloud does not "
+            f"have are lost here: {tills}. The tills are asked to send them once more."
+        )
+        hint = "Open the app on these tills and leave it open, compare the day's totals, and replace the disk or card."
+        self._telling.hold("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
+
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
         self._telling.hold(
@@ -139,6 +157,39 @@ class JournalConditions:
             f"{event.device} used its sequence {event.sequence} for two different events; both are stored.",
             "Reinstall the app on the device, or call its vendor: its counter was set back.",
         )
+
+
+def _words_of(loss: Loss) -> str:
+    if loss.first is None:
+        return f"{loss.device} (events without a number)"
+    return f"{loss.device} {loss.first}" + (f" to {loss.last}" if loss.last != loss.first else "")
+
+
+class SweepSide:
+    """The journal as the search for damage needs it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def cursor(self) -> int:
+        """Position of the last record that the cloud has."""
+        return self._journal.book.cursor
+
+    def last(self) -> int:
+        """Position of the last durable record."""
+        return self._journal.book.committed
+
+    def lived_s(self) -> float:
+        """Time that the box has run."""
+        return self._journal.lived_s()
+
+    async def repair(self, position: int) -> bool:
+        """Mend one record, or set it aside."""
+        return await self._journal.repair(position)
+
+    def demand_rebuild(self, why: str, now: bool) -> None:
+        """Have the database built anew."""
+        self._journal.demand_rebuild(why, now)
 
 
 class Lan:

@@ -22,6 +22,12 @@ def command(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) 
         )
         if report.named_missing:
             print(f"{report.named_missing} records were damaged, set aside and named as lost before.")
+        if report.kept_damaged:
+            print(f"{report.kept_damaged} damaged files are kept in the folder `damaged` of the state directory.")
+        if report.doubt:
+            print("The next exchange with the cloud opens a new epoch: this journal was put back or has lost its end.")
+        if report.mark is None:
+            print("No mark is kept beside this journal, so nobody can say whether its end is there.")
         for fault in report.faults:
             print(f"FAULT {fault}")
         print("Every record matches its seal." if report.faults_count == 0 else f"{report.faults_count} faults.")

@@ -208,6 +208,16 @@ class Tally:
         self.contiguous = max(self.contiguous, last, *self._lasts[stop - 1 : stop] if stop else ())
         del self._firsts[:stop], self._lasts[:stop]
 
+    def take_out(self, first: int, last: int) -> None:
+        """Account no more for `first` to `last`: they are a hole again, the highest ones too."""
+        self._expected = self.highest
+        spans = [(1, self.contiguous), *self.ranges()] if self.contiguous else list(self.ranges())
+        parts = [part for low, high in spans for part in ((low, min(high, first - 1)), (max(low, last + 1), high))]
+        left = [part for part in parts if part[0] <= part[1]]
+        self.contiguous = left.pop(0)[1] if left and left[0][0] == 1 else 0
+        self._firsts = [low for low, _ in left]
+        self._lasts = [high for _, high in left]
+
 
 class Hole:
     """A hole as it was found. `opened_s` counts the seconds that the box has run, over restarts and boots.

@@ -54,6 +54,20 @@ class JournalFacts(msgspec.Struct, frozen=True):
     devices: tuple[DeviceFacts, ...]
 
 
+class SweepFacts(msgspec.Struct, frozen=True):
+    """The search for damage at this instant: where it is, and what it found since the agent's start.
+
+    `structure` is the database file's own; `checked_count` are the records of this round, `position` the last of them.
+    """
+
+    state: Literal["starting", "structure", "checking", "resting"] = "starting"
+    structure: Literal["unknown", "sound", "damaged"] = "unknown"
+    position: int = 0
+    checked_count: int = 0
+    damaged_count: int = 0
+    rounds_count: int = 0
+
+
 class DrainFacts(msgspec.Struct, frozen=True):
     """The drain at this instant. `error_code` is the last failure's stable code while it lasts, else None.
 

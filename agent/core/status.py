@@ -17,6 +17,7 @@ from agent.core.facts import (
     DiskLevel,
     DrainFacts,
     JournalFacts,
+    SweepFacts,
     SyncState,
     UplinkCause,
     UplinkFacts,
@@ -132,7 +133,7 @@ class Details(msgspec.Struct, frozen=True):
     """What `/api/v1/status` says beyond the venue's status.
 
     `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's,
-    `business_date` is today's by the venue's cut-off.
+    `business_date` is today's by the venue's cut-off, `sweep` is the search for damage.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Details(msgspec.Struct, frozen=True):
     uptime_s: int
     clock: ClockStatus
     business_date: str
+    sweep: SweepFacts | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):

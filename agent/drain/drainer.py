@@ -13,7 +13,7 @@ import structlog
 
 from agent.core import batches
 from agent.core.answers import BatchAnswer, CloudRefused, Step, step_after
-from agent.core.errors import Held, JournalDamaged, NightsafeError, Transient
+from agent.core.errors import Held, JournalDamaged, NightsafeError, RecordDamaged, Transient
 from agent.core.facts import DrainFacts
 from agent.drain import feed
 from agent.drain.aftermath import Aftermath
@@ -142,6 +142,8 @@ class Drain:
             return self._min_interval_s
         except CloudRefused as refused:
             return self._after(await self._after_refusal(refused))
+        except RecordDamaged as damaged:
+            return self._after(await self._after_damage(damaged))
         except (Held, JournalDamaged) as held:
             self._resumed = False
             return self._after(self._aftermath.hold(held))
@@ -149,13 +151,28 @@ class Drain:
             self._resumed = False
             return self._after(self._aftermath.after_cut(failed))
 
+    async def _after_damage(self, damaged: RecordDamaged) -> float:
+        """The record is mended or set aside, and the upload goes on behind it."""
+        self._resumed = False
+        try:
+            if await self._journal.repair(damaged.position):
+                return 0.0
+        except JournalDamaged as worse:
+            return self._aftermath.hold(worse)
+        except Transient as full:
+            return self._aftermath.after_cut(full)
+        return BEAT_S
+
     async def _after_refusal(self, refused: CloudRefused) -> float:
         step = step_after(refused.refusal)
         self._resumed = self._resumed and refused.refusal.status not in (404, 409, 410)
         if step is Step.FORK:
             self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
         elif step is Step.FENCE:
-            await self._journal.fence(self._stream.epoch)
+            try:
+                await self._journal.fence(self._stream.epoch)
+            except (Transient, JournalDamaged) as unwritten:
+                log.warning("fence_not_noted", code=unwritten.code)  # the cloud says it again
         elif self._aftermath.gives_up(step):
             self._refused = self._aftermath.record, refused.text
             return 0.0
@@ -191,7 +208,7 @@ class Drain:
 
     @property
     def _pending(self) -> bool:
-        return self._journal.last() > self._sent
+        return self._journal.last() > min(self._sent, self._journal.cursor())
 
     def _first_sequence(self) -> int:
         return self._sent - self._stream.base + 1

@@ -16,7 +16,8 @@ from agent.core.clock import true_ms
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.core.lived import Lived
-from agent.journal.database import SQL
+from agent.core.mend import Row, sound
+from agent.journal.database import SQL, corrupt
 
 AGENT: Final = "agent"
 """The device name of the box's own records."""
@@ -184,6 +185,8 @@ class Book:
         """How long the box had run when this was last written."""
         self.touched: set[EpochBook] = set()
         """Countings whose written figures are older than the log."""
+        self.suspects: list[int] = []
+        """Positions behind the watermark whose records do not prove themselves: they are counted nowhere."""
         self.committed = 0
         """The last position that is durable."""
         self.committed_bytes = 0
@@ -258,7 +261,11 @@ class Book:
 
 
 def load(connection: sqlite3.Connection) -> Book:
-    """The figures as the database has them: those of the watermark, and every record behind it folded in."""
+    """The figures as the database has them: those of the watermark, and every record behind it folded in.
+
+    Raises JournalDamaged where they cannot be, or where a record behind the watermark is not there and nothing says
+    why.
+    """
     book = Book()
     run = connection.execute
     _, book.watermark, book.cursor, book.safe, book.doubt, *lived = run(SQL["read_journal"]).fetchone()
@@ -266,6 +273,8 @@ def load(connection: sqlite3.Connection) -> Book:
     book.lineage = read_lineage(connection)
     head = run(SQL["read_head"]).fetchone()
     book.position, book.head = head if head is not None else (book.base, book.lineage.present.origin)
+    if not 0 <= book.safe <= book.cursor <= book.position or not 0 <= book.watermark <= book.position:
+        raise corrupt(f"{book.safe}, {book.cursor} and {book.watermark} cannot be, with {book.position} records")
     for row, name, *figures, last_ms, last_uptime_ms, last_boot in run(SQL["read_devices"]):
         device = book.devices[name] = DeviceBook(row, name)
         device.stored_count, device.stored_bytes, device.uploaded_count, device.uploaded_bytes = figures
@@ -273,8 +282,8 @@ def load(connection: sqlite3.Connection) -> Book:
     by_row = {device.id: device for device in book.devices.values()}
     for row, owner, epoch, contiguous, ranges, uploaded, uploaded_ranges in run(SQL["read_device_epochs"]):
         counting = book._add_counting(row, by_row[owner], epoch or None)
-        counting.tally = Tally(contiguous, _ranges(ranges))
-        counting.uploaded = Tally(uploaded, _ranges(uploaded_ranges))
+        counting.tally = Tally(contiguous, ranges_of(ranges))
+        counting.uploaded = Tally(uploaded, ranges_of(uploaded_ranges))
     book.read_boots(connection)
     _fold_tail(connection, book)
     for row, first, last, opened_ms, opened_s, command, state in run(SQL["read_gaps"]):
@@ -324,10 +333,21 @@ def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
 
 
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:
-    """Fold in the records behind the watermark, and the sequences that refusals behind it used up."""
-    tail = connection.execute(SQL["read_records"], (book.watermark, -1))
-    for position, epoch_row, sequence, boot, recorded_ms, uptime_ms, _, _, _, event, _ in tail:
-        counting = book.epochs[epoch_row]
+    """Fold in the sound records behind the watermark, and the sequences that refusals behind it used up."""
+    missing = connection.execute(SQL["read_missing"]).fetchall()
+    next_ = book.watermark + 1
+    for row in connection.execute(SQL["read_records"], (book.watermark, -1)):
+        position, epoch_row, sequence, boot, recorded_ms, uptime_ms, _, _, _, event, _ = row
+        while next_ != position:
+            next_ = next((last + 1 for first, last in missing if first <= next_ <= last), 0)
+            if not 0 < next_ <= position:
+                raise corrupt(f"records before position {position} are missing, and nothing says why")
+        next_ += 1
+        counting = book.epochs.get(epoch_row)
+        sequence_here = position - book.lineage.of(position).base
+        if counting is None or not sound(Row(*row), sequence_here, counting.device.name):
+            book.suspects.append(position)
+            continue
         note_stored(counting, sequence, Moment(recorded_ms, uptime_ms, boot), len(event))
         book.touched.add(counting)
         if counting.device.name != AGENT:
@@ -398,5 +418,6 @@ def insert_many(connection: sqlite3.Connection, head: str, values: list[Any], wi
             at += size
 
 
-def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+def ranges_of(text: str) -> tuple[tuple[int, int], ...]:
+    """Ranges as the tables write them."""
     return tuple((first, last) for first, last in json.loads(text))

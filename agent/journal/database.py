@@ -30,6 +30,8 @@ CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 RENEW_BYTES: Final = 1024 * 1024
 """How much of the write-ahead log start-up writes again in one call."""
 BUSY_TIMEOUT_MS: Final = 5000
+CORRUPT: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
+"""SQLite's errors that mean a damaged file, and neither a failing disk nor a full one."""
 CHECKPOINT_TRIES: Final = 6
 """How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
 
@@ -107,9 +109,19 @@ class Database:
 async def _connect(path: Path) -> aiosqlite.Connection:
     os.umask(os.umask(0o077) | 0o077)
     try:
-        return await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+        connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
     except sqlite3.Error as error:
         raise named(error) from error
+    connection.text_factory = text_or_bytes
+    return connection
+
+
+def text_or_bytes(value: bytes) -> str | bytes:
+    """Text of a row; bytes where damage has left none, so that a whole query does not fail on one row."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _renew(wal: Path) -> None:
@@ -215,8 +227,12 @@ def named(error: sqlite3.Error) -> NightsafeError:
         return Transient(
             "journal_busy", "Another program holds the journal.", "End the program that has the journal open."
         )
+    if code.startswith(CORRUPT):
+        return corrupt(f"{code}: {error}")
     return JournalDamaged(
-        "journal_io", f"The journal failed: {code}: {error}", "Run `nightsafe verify`; look at the disk."
+        "journal_corrupt" if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else "journal_io",
+        f"The journal failed: {code}: {error}",
+        "Run `nightsafe verify`; look at the disk.",
     )
 
 
@@ -234,3 +250,12 @@ def _not_made(path: Path, error: OSError) -> NightsafeError:
         return disk_full()
     hint = "Look at the disk and at the owner of the state directory."
     return JournalDamaged("journal_io", f"The journal {path} cannot be made: {error.strerror or error}.", hint)
+
+
+def corrupt(what: str) -> JournalDamaged:
+    """The database file itself is damaged; every record that still proves itself is saved at the next start."""
+    return JournalDamaged(
+        "journal_corrupt",
+        f"The journal's database is damaged: {what}",
+        "It is built anew from every record that proves itself, by itself; replace the disk or card soon.",
+    )

@@ -136,7 +136,7 @@ class Fold:
         counting = device.epochs.get(said.epoch) or self._new_counting(device, said.epoch)
         gap = counting.tally.expect(said.last)
         if gap is not None:
-            self._note_gap(counting, gap)
+            self.note_gap(counting, gap)
 
     def _take_word_of_hole(self, word: Asked | GivenUp) -> None:
         """Nothing is to be done about a hole that was filled meanwhile."""
@@ -187,9 +187,10 @@ class Fold:
     def _open_gap(self, counting: EpochBook) -> None:
         """The hole before the highest sequence; its beginning may be the announced one that is open already."""
         (gap,) = counting.tally.latest_gaps(1)
-        self._note_gap(counting, Gap(max(gap.first, counting.open_holes.highest + 1), gap.last))
+        self.note_gap(counting, Gap(max(gap.first, counting.open_holes.highest + 1), gap.last))
 
-    def _note_gap(self, counting: EpochBook, gap: Gap) -> None:
+    def note_gap(self, counting: EpochBook, gap: Gap) -> None:
+        """A hole: of sequences that never came, or of such that were lost."""
         hole = Hole(gap, self.stamp.wall_ms, self.stamp.lived_s)
         counting.open_holes.add(hole)
         self._write_gap(counting, hole, "open")
@@ -214,8 +215,7 @@ class Fold:
         """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
         counting.open_holes.remove(hole)
         self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
-        for gap in counting.tally.gaps_within(hole.gap):
-            part = Gap(gap.first, min(gap.last, hole.gap.last))
+        for part in counting.tally.gaps_within(hole.gap):
             lost = Hole(part, hole.opened_ms, self.stamp.lived_s)
             self._write_gap(counting, lost, "lost")
             self._end_gap(counting, part, "lost")

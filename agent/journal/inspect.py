@@ -13,11 +13,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agent.core import chain
 from agent.core.errors import Held
 from agent.core.instants import to_text
+from agent.core.mend import Row, beside_holds, seal_holds
+from agent.journal import mark as marks
+from agent.journal import salvage
+from agent.journal.aside import FOLDER_NAME
 from agent.journal.book import read_lineage
-from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, named
+from agent.journal.database import FILE_NAME, SQL, corrupt, named
+from agent.journal.history import compare
+from agent.journal.mark import Point
+from agent.journal.old import open_read_only
 
 FAULTS_MAX = 100
 """Faults that a report names; it counts them all."""
@@ -26,7 +32,9 @@ FAULTS_MAX = 100
 class Report(msgspec.Struct):
     """What `verify` found, in positions of the journal. `faults` are words, each with the position it speaks of.
 
-    `named_missing` counts records whose loss was found and named before.
+    `named_missing` counts records whose loss was found and named before; `mark` is the last position as it is kept
+    apart from the database (None: not kept); `doubt` is why the next exchange with the cloud opens a new epoch;
+    `kept_damaged` counts files and folders in which damaged records are kept.
     """
 
     epoch: str
@@ -37,6 +45,9 @@ class Report(msgspec.Struct):
     event_bytes: int
     head: str
     named_missing: int = 0
+    mark: int | None = None
+    doubt: str | None = None
+    kept_damaged: int = 0
     faults_count: int = 0
     faults: list[str] = []
 
@@ -77,34 +88,48 @@ def open_snapshot(directory: Path) -> sqlite3.Connection:
     if not os.access(path, os.R_OK | os.W_OK):
         raise Held("journal_denied", f"{path} may not be read by this user.", "Run this as the user of the service.")
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True, isolation_level=None)
-        connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
-        connection.execute("pragma wal_autocheckpoint = 0")
-        connection.execute("pragma query_only = on")
+        return open_read_only(path)  # a connection that may write would end a broken write-ahead log when it closes
     except sqlite3.Error as error:
         raise named(error) from error
-    return connection
 
 
 def verify(directory: Path) -> Report:
-    """Check the database's structure, the positions, and the chain from the first record kept to the last."""
+    """Check the database's structure, the positions, the chain from the first record kept to the last, and the mark.
+
+    Raises JournalDamaged where so little can be read that there is nothing to check.
+    """
+    mark = marks.read(directory)  # before the database: an agent that runs moves on meanwhile
     with closing(open_snapshot(directory)) as connection:
         try:
-            return _verify(connection)
+            report = _verify(connection, mark)
         except sqlite3.Error as error:
             raise named(error) from error
+    if (directory / salvage.MARKER_NAME).exists() or (directory / salvage.PLAN_NAME).exists():
+        report.fault("the database is to be built anew at the next start")
+    if (directory / FOLDER_NAME).is_dir():
+        report.kept_damaged = sum(1 for _ in (directory / FOLDER_NAME).iterdir())
+    return report
 
 
-def _verify(connection: sqlite3.Connection) -> Report:
+def _verify(connection: sqlite3.Connection, mark: Point | None) -> Report:
     connection.execute("begin")
-    _, watermark, cursor, safe, *_ = connection.execute(SQL["read_journal"]).fetchone()
+    found = connection.execute(SQL["read_journal"]).fetchone()
+    if found is None:
+        raise corrupt("its own row is gone")
+    venue, watermark, cursor, safe, doubt, *_ = found
     check = _Check(connection, Report(read_lineage(connection).present.epoch, 0, 0, cursor, 0, 0, ""))
     report = check.report
+    report.doubt = doubt
+    if mark is not None and mark.venue == venue:
+        report.mark = mark.position
+        if (past := compare(connection, mark)) != "same":
+            short = f"it ends before position {mark.position}, which it had" if past == "short" else "it is another one"
+            report.fault(f"this is not the journal as the box left it: {short}")
     for (text,) in connection.execute("pragma integrity_check"):
         if text != "ok":
             report.fault(f"database: {text}")
     for row in connection.execute(SQL["read_records"], (0, -1)):
-        check.row(*row)
+        check.row(Row(*row))
     if report.records and report.first > safe + 1:
         check.missing(safe + 1, report.first - 1)
     for name, value in (("cursor", cursor), ("watermark", watermark), ("safe", safe)):
@@ -121,43 +146,31 @@ class _Check:
         self._lineage = read_lineage(connection)
         self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
         self._named = connection.execute(SQL["read_missing"]).fetchall()
-        self._head = b""
+        self._head: bytes | None = None
 
-    def row(
-        self,
-        position: int,
-        epoch_row: int,
-        device_sequence: int | None,
-        boot: int,
-        recorded_ms: int,
-        uptime_ms: int,
-        synced: int,
-        prevhash: bytes,
-        rechash: bytes,
-        event: bytes,
-        beside: int | None,
-    ) -> None:
+    def row(self, row: Row) -> None:
         """Check one record against its seal and its neighbour's."""
-        report, stream = self.report, self._lineage.of(position)
+        report, position = self.report, row.position
+        stream = self._lineage.of(position)
         if report.records and position != report.last + 1:
             self.missing(report.last + 1, position - 1)
-        elif prevhash != (stream.origin if position == stream.base + 1 else self._head) and (
-            report.records or position == stream.base + 1
-        ):
+            self._head = None
+        before = stream.origin if position == stream.base + 1 else self._head
+        if before is not None and row.prevhash != before:
             report.fault(f"position {position}: prevhash is not the rechash before it")
-        device = self._devices.get(epoch_row)
+        device = self._devices.get(row.device_epoch)
         if device is None:
             report.fault(f"position {position}: its device is unknown")
-        elif chain.rechash(prevhash, position - stream.base, to_text(recorded_ms), device, event) != rechash:
+        elif not seal_holds(row, position - stream.base, device):
             report.fault(f"position {position}: its bytes do not match its seal")
-        elif beside not in (None, chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced)):
+        elif not beside_holds(row):
             report.fault(f"position {position}: what stands beside its event has changed")
-        self._head = rechash
+        self._head = row.rechash
         report.first = report.first or position
         report.last = position
         report.records += 1
-        report.event_bytes += len(event)
-        report.head = rechash.hex()
+        report.event_bytes += len(row.event) if isinstance(row.event, bytes | str) else 0
+        report.head = row.rechash.hex() if isinstance(row.rechash, bytes) else ""
 
     def missing(self, first: int, last: int) -> None:
         """Positions without a record: a fault unless the loss was named when it was found."""

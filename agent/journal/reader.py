@@ -6,6 +6,7 @@ journal has been opened anew its file may be another one, and so this connection
 
 import asyncio
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -13,15 +14,18 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from agent.core import chain
-from agent.core.errors import RecordDamaged
+from agent.core.errors import JournalDamaged, RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Lineage
+from agent.core.mend import UNKNOWN_BOOT
 from agent.journal.database import SQL, Database
 
 T = TypeVar("T")
 
 MEMBERS_BYTES = 640
 """What a record has around its event in a batch, at most about so many bytes."""
+NOT_AS_WRITTEN = (TypeError, ValueError, KeyError, OverflowError, struct.error)
+"""What columns of other types or sizes than those that were written lead to."""
 
 
 class Stored(NamedTuple):
@@ -98,7 +102,13 @@ class Reader:
         database = self._database
         if database is None or self._opened_at != self._generation():
             database = await self._open()
-        return await database.run(call)
+        try:
+            return await database.run(call)
+        except RecordDamaged:
+            raise
+        except JournalDamaged:
+            self._opened_at = -1  # the next call opens it anew
+            raise
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         """Records behind position `after`, without holes, at least one if there is one, as far as both limits allow.
@@ -149,19 +159,23 @@ class Reader:
                 event,
                 beside,
             ) in rows:
-                size += len(event) + MEMBERS_BYTES
+                size += (len(event) if isinstance(event, bytes) else 0) + MEMBERS_BYTES
                 if not found:
                     stream = lineage.of(position)
                     end = lineage.end_of(stream)
                 elif size > bytes_max or position != found[-1].position + 1 or (end is not None and position > end):
                     cursor.close()
                     return found
-                device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
-                recordedtime = times.text(recorded_ms)
                 sequence = position - stream.base
-                if chain.rechash(prevhash, sequence, recordedtime, device, event) != rechash or (
-                    beside is not None and chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced) != beside
-                ):
+                try:
+                    device = self._devices.get(epoch_row) or self._device(connection, epoch_row)
+                    recordedtime = times.text(recorded_ms)
+                    proved = chain.rechash(prevhash, sequence, recordedtime, device, event) == rechash and (
+                        beside is None or chain.beside(epoch_row, device_sequence, boot, uptime_ms, synced) == beside
+                    )
+                except NOT_AS_WRITTEN:
+                    proved = False
+                if not proved:
                     cursor.close()
                     if found:
                         return found
@@ -187,11 +201,11 @@ class Reader:
 
     def _device(self, connection: sqlite3.Connection, epoch_row: int) -> str:
         self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
-        return self._devices[epoch_row]
+        return self._devices[epoch_row]  # KeyError: a row of no counting
 
     def _boot(self, connection: sqlite3.Connection, boot: int) -> str:
         self._boots = dict(connection.execute(SQL["read_boots"]).fetchall())
-        return self._boots[boot]
+        return self._boots.get(boot, UNKNOWN_BOOT)
 
 
 class _Times:

@@ -169,3 +169,90 @@ from quarantine q join device_epochs e on e.id = q.device_epoch join devices d o
 
 -- name: read_missing
 select first, last from missing order by last;
+
+-- name: read_record
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position = ?;
+
+-- name: read_prevhash
+select prevhash from records where position = ?;
+
+-- name: mend_record
+update records set device_epoch = ?, device_sequence = ?, boot = ?, recorded_ms = ?, uptime_ms = ?, synced = ?,
+  prevhash = ?, rechash = ?, event = ?, beside = ?
+where position = ?;
+
+-- name: remove_record
+delete from records where position = ?;
+
+-- name: add_missing
+insert into missing (first, last, reason, found_ms) values (?, ?, ?, ?) on conflict (last) do nothing;
+
+-- name: find_missing
+select first from missing where last >= ? order by last limit 1;
+
+-- name: read_kept_behind
+-- what the cloud lacks, without the events themselves
+select device_epoch, device_sequence, length(event) from records where position > ?;
+
+-- name: find_known_at
+-- the whole table, once for a record whose id cannot be read any more
+select device, id from known where position = ?;
+
+-- name: read_known_position
+select position from known where device = ? and id = ?;
+
+-- name: remove_known
+delete from known where device = ? and id = ?;
+
+-- name: write_doubt
+update journal set doubt = coalesce(doubt, ?) where one = 1;
+
+-- name: rename_device
+update devices set device = ? where id = ?;
+
+-- name: read_missing_touching
+select first, last from missing where last >= ?1 - 1 and first <= ?2 + 1;
+
+-- name: remove_missing
+delete from missing where last = ?;
+
+-- name: read_uploaded
+select uploaded, uploaded_ranges from device_epochs where id = ?;
+
+-- name: read_records_between
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position between ? and ? order by position;
+
+-- name: read_positions
+select position from records order by position;
+
+-- name: has_record
+select 1 from records where position = ?;
+
+-- name: forget_lost
+delete from known where position > ? and not exists (select 1 from records r where r.position = known.position);
+
+-- name: read_sent
+select device_epoch, device_sequence from records where position <= ?;
+
+-- name: read_counting_names
+select e.id, d.device, e.epoch from device_epochs e join devices d on d.id = e.device;
+
+-- name: add_record_once
+insert or ignore into records
+  (position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_known_once
+insert or ignore into known (device, id, digest, position)
+select e.device, ?2, ?3, ?4 from device_epochs e where e.id = ?1;
+
+-- name: rename_device_of
+update devices set device = ? where id = (select device from device_epochs where id = ?);
+
+-- name: add_device_epoch_of
+insert into device_epochs (device, epoch) select id, ? from devices where device = ?;
+
+-- name: write_device_epoch_whole
+update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;

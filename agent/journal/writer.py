@@ -16,21 +16,27 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 import structlog
 
-from agent.core import chain
 from agent.core.arrivals import Item, Loss, OpenGap, Outcome, Own, Receipt, Settle
-from agent.core.errors import Held, JournalDamaged, NightsafeError, RecordDamaged, Rejected, Transient
+from agent.core.errors import JournalDamaged, NightsafeError, RecordDamaged, Rejected, Transient
 from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.instants import to_text
 from agent.core.lineage import Parent
 from agent.core.lived import Lived, lived
+from agent.core.mend import Mended, mend
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
-from agent.journal import retention, streams
+from agent.journal import repair as repairs
+from agent.journal import retention, salvage, streams
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, named
 from agent.journal.figures import journal_facts
 from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
+from agent.journal.mark import Mark, Point
+from agent.journal.names import NamesFile
+from agent.journal.opening import Opening
+from agent.journal.repair import Case, Repaired, examine
+from agent.journal.repair import Place as RepairPlace
 from agent.journal.retention import Pages
 
 log = structlog.get_logger()
@@ -38,6 +44,8 @@ T = TypeVar("T")
 
 BEAT_S = 1.0
 """How often an idle writer shows that it lives."""
+MARK_SYNC_S = 60.0
+"""How often the mark beside the database is synced."""
 LIVED_WRITE_S = 600.0
 """How often it is written down how long the box has run."""
 PROOF_BYTES: Final = 524_288
@@ -65,6 +73,7 @@ class Limits(msgspec.Struct, frozen=True):
     checkpoint_bytes: int = CHECKPOINT_BYTES
     reopen_first_s: float = 1.0
     reopen_max_s: float = 30.0
+    damaged_bytes_max: int = 67_108_864
 
 
 class Uploaded(NamedTuple):
@@ -98,6 +107,13 @@ class Journal:
         self._on_reused: Callable[[Event], None] = lambda event: None
         self._reused: list[Event] = []
         self._beat: Callable[[], None] = lambda: None
+        self._directory: Path | None = None
+        self._mark: Mark | None = None
+        self._names: NamesFile | None = None
+        self._mark_synced_s = self._lived().total_s
+        self._repaired: list[Repaired] = []
+        self._on_repaired: Callable[[Repaired], None] = self._repaired.append
+        self._repairing = asyncio.Lock()
         self._again: Callable[[], Awaitable[Journal]]
         self._failure: NightsafeError | None = None
         """Why the journal limps: nothing is stored until it has been opened anew."""
@@ -125,20 +141,19 @@ class Journal:
 
     @classmethod
     async def open(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
-        """Open or create the journal of `venue`; `epoch` is taken for a new one only.
+        """Open or create the journal of `venue`; `epoch` is taken for a new one only. Damage is mended or named first.
 
-        Raises Held for another venue's journal, JournalDamaged for an unsound one.
+        Raises Held for another venue's journal, JournalDamaged where the disk itself fails.
         """
-        database = await Database.open_writer(directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes)
-        try:
-            await database.run(lambda connection: _begin(connection, venue, epoch, clock.wall_ms()))
-            book = await database.run(books.load)
-        except BaseException:
-            await database.close()
-            raise
-        opened = cls(database, book, venue, clock, limits)
-        opened._again = partial(cls._open_again, directory, venue, epoch, clock, limits)
-        return opened
+        opened = await Opening(directory, venue, epoch, clock, limits).run()
+        journal = cls(opened.database, opened.book, venue, clock, limits)
+        journal._again = partial(cls._open_again, directory, venue, epoch, clock, limits)
+        journal._directory = directory
+        journal._repaired = list(opened.repaired)
+        journal._mark = Mark(directory)
+        journal._names = NamesFile(directory, venue)
+        await opened.database.run(journal._note)
+        return journal
 
     @classmethod
     async def _open_again(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
@@ -154,8 +169,11 @@ class Journal:
     async def close(self) -> None:
         """Close the database; what was submitted and not yet committed is not acknowledged."""
         database, self._database = self._database, None
+        mark, self._mark = self._mark, None
         if database is not None:
             await database.close()
+        if mark is not None:
+            mark.close()
 
     # Taking in ------------------------------------------------------------------------------------------------------
 
@@ -235,6 +253,7 @@ class Journal:
                 if self._failure is not None:
                     await self._limp(group)
                     continue
+                self._sync_mark()
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
@@ -288,6 +307,13 @@ class Journal:
         if not self._writable and left_bytes >= PROOF_BYTES:
             self._note_writable(None)
             self._tell_commit()
+
+    def _sync_mark(self) -> None:
+        """A few milliseconds once a minute, on the loop."""
+        now_s = self._lived().total_s
+        if self._mark is not None and now_s - self._mark_synced_s >= MARK_SYNC_S:
+            self._mark_synced_s = now_s
+            self._mark.sync()
 
     async def _commit_waiting(self) -> None:
         group = self._take_waiting()
@@ -402,6 +428,9 @@ class Journal:
     def _adopt(self, opened: "Journal") -> None:
         """Go on with what another one has opened."""
         self._database, self._book, self._again = opened._database, opened._book, opened._again
+        self._directory, self._mark, self._names = opened._directory, opened._mark, opened._names
+        for done in opened._repaired:
+            self._on_repaired(done)
         self._failure = None
         self._confirmed = 0
         self._generations_count += 1
@@ -443,11 +472,14 @@ class Journal:
             self._book.settle()
             for counting in changed:
                 counting.settle()
+            self._note(connection)
             return result, changed
 
         try:
             result, changed = await self._run(call)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, JournalDamaged) and error.code == "journal_corrupt":
+                self.demand_rebuild(error.text)
             if self._failure is None:
                 self.receipts_all_due()
             raise
@@ -468,14 +500,23 @@ class Journal:
                 self._fail(error)
             raise
 
+    def _note(self, connection: sqlite3.Connection) -> None:
+        """After a commit: how far the journal is, and who is in it, beside the database."""
+        book = self._book
+        if self._mark is not None:
+            stream = book.lineage.present
+            self._mark.note(
+                Point(book.position, book.cursor, book.safe, stream.base, book.head, stream.origin, stream.epoch,
+                      self._venue)
+            )  # fmt: skip
+        if self._names is not None:
+            self._names.note(connection, book)
+
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
     ) -> tuple[list[Outcome], set[EpochBook]]:
         book = self._book
-        boot = book.boot(connection, self._clock.boot_id())
-        wall_ms = self._clock.wall_ms()
-        uptime_ms, synced = self._clock.uptime_ms(), int(self._clock.synced())
-        stamp = Stamp(wall_ms, uptime_ms, boot, synced, to_text(wall_ms), self.lived_s())
+        stamp = self._stamp(connection)
         fold = Fold(connection, book, self._venue, stamp)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
@@ -484,6 +525,13 @@ class Journal:
             book.oldest = fold.moment
         self._reused = fold.reused
         return outcomes, fold.touched
+
+    def _stamp(self, connection: sqlite3.Connection) -> Stamp:
+        boot = self._book.boot(connection, self._clock.boot_id())
+        wall_ms = self._clock.wall_ms()
+        return Stamp(
+            wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms), self.lived_s()
+        )
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
         book = self._book
@@ -568,6 +616,64 @@ class Journal:
     async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` as one transaction that changes no device's figures."""
         return await self._transact(lambda connection: (work(connection), set()))
+
+    # Damage ---------------------------------------------------------------------------------------------------------
+
+    async def repair(self, position: int) -> bool:
+        """Mend the record at `position`, or set it aside and name the loss. True when there was something to do.
+
+        Raises JournalDamaged where the database itself is damaged: then it is built anew.
+        """
+        try:
+            async with self._repairing:
+                done = await self._examine_and_repair(position)
+        except JournalDamaged as damaged:
+            if damaged.code == "journal_corrupt":
+                self.demand_rebuild(damaged.text, now=True)
+            raise
+        if done is None:
+            return False
+        self.receipts_all_due()
+        self._on_repaired(done)
+        self._tell_commit()
+        return True
+
+    async def _examine_and_repair(self, position: int) -> Repaired | None:
+        case = await self._run(lambda connection: examine(connection, self._book, position))
+        if case is None:
+            return None
+        original = await asyncio.to_thread(mend, case.row, case.around)
+        return await self._transact(lambda connection: self._repair(connection, case, original))
+
+    def _repair(
+        self, connection: sqlite3.Connection, case: Case, original: Mended | None
+    ) -> tuple[Repaired, set[EpochBook]]:
+        assert self._directory is not None
+        stamp = self._stamp(connection)
+        place = RepairPlace(self._directory, self._venue, stamp, self._limits.damaged_bytes_max)
+        self._book, done = repairs.apply(connection, place, self._book, [(case, original)])
+        return done, set(self._book.epochs.values())
+
+    def on_repaired(self, call: Callable[[Repaired], None]) -> None:
+        """Call `call` with everything that was mended or lost, start-up's first."""
+        for done in self._repaired:
+            call(done)
+        self._repaired = []
+        self._on_repaired = call
+
+    def demand_rebuild(self, why: str, now: bool = False) -> None:
+        """The database itself is damaged: it is built anew when it is opened next; with `now`, at once.
+
+        Meanwhile nothing is acknowledged, and a device that is not answered keeps its events.
+        """
+        if self._directory is not None:
+            try:
+                salvage.demand(self._directory, why)
+            except OSError as failed:
+                log.error("rebuild_not_noted", reason=failed.strerror)
+        if now:
+            self._fail(corrupt(why))
+            self._wake.set()
 
     async def quarantined(self, number: int) -> tuple[str, bytes | None, str, str] | None:
         """(device, payload, reason, state) of one refused event."""
@@ -700,24 +806,6 @@ class Journal:
     def facts(self) -> JournalFacts:
         """The journal at this instant."""
         return journal_facts(self._book, self._committing, self.writable, self._commits_count)
-
-
-def _begin(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:
-    """Make a new journal's first rows, or check that an old one is this venue's."""
-    row = connection.execute(SQL["read_journal"]).fetchone()
-    if row is not None:
-        if row[0] != venue:
-            raise Held(
-                "journal_foreign",
-                f'The journal in the state directory belongs to the venue "{row[0]}", the settings say "{venue}".',
-                "Put the right venue id into the settings, or point [state] directory elsewhere.",
-            )
-        return
-    connection.execute("begin immediate")
-    connection.execute(SQL["create_journal"], (venue, wall_ms))
-    connection.execute(SQL["open_stream"], (epoch, 0, chain.ORIGIN, None, None, None, "created", None))
-    connection.execute("commit")
-    log.info("journal_created", venue=venue, epoch=epoch)
 
 
 def _read_back(connection: sqlite3.Connection) -> Book:

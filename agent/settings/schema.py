@@ -284,6 +284,17 @@ class JournalSettings(Section, frozen=True):
     ] = 60.0
     delete_records_max: Annotated[int, live("Records that one step deletes.", ge=1, le=200)] = 200
     delete_pause_s: Annotated[float, live("Pause between two such steps.", ge=0.01, le=60)] = 0.1
+    sweep_records_per_s: Annotated[
+        int, live("Records a second that are read in the background, to find damage early.", ge=1, le=100_000)
+    ] = 200
+    sweep_interval_s: Annotated[
+        float,
+        live("Rest between two such readings of the whole journal, in time that the box runs.", ge=60, le=31_536_000),
+    ] = 86_400.0
+    damaged_bytes_max: Annotated[
+        int,
+        restart("Bytes of single damaged records that are kept in the folder `damaged`.", ge=0, le=1_000_000_000_000),
+    ] = 67_108_864
 
 
 class IntakeSettings(Section, frozen=True):

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from agent.core.business_day import business_date
-from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, UplinkFacts
+from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, SweepFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.status import (
     ClockStatus,
@@ -58,6 +58,12 @@ class Gate(Protocol):
     def counts(self) -> Mapping[str, int]: ...
 
 
+class Sweep(Protocol):
+    """The search for damage."""
+
+    def facts(self) -> SweepFacts: ...
+
+
 class Clock(Protocol):
     """Boottime for durations, what it is in wall time for people, and how good that is."""
 
@@ -88,6 +94,7 @@ class Parts(NamedTuple):
     conditions: Callable[[], tuple[Condition, ...]]
     stale: Callable[[], tuple[str, ...]]
     disk: Callable[[], DiskFacts] = DiskFacts
+    sweep: Sweep | None = None
 
 
 class StatusSource:
@@ -143,6 +150,7 @@ class StatusSource:
             uptime_s=round(self._clock.boottime_s() - self._started_s),
             clock=ClockStatus(self._clock.synced(), self._clock.offset_known(), self._clock.boot_id()),
             business_date=business_date(now_ms, venue.zone, venue.day_starts).isoformat(),
+            sweep=parts.sweep.facts() if parts.sweep is not None else None,
         )
         return Snapshot(status=status, details=details)
 

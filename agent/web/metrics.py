@@ -106,6 +106,12 @@ def _journal(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("nightsafe_journal_safe_sequence", "Newest sequence that may be deleted here.", int(journal.safe))
     yield _gauge("nightsafe_quarantined_events", "Refused events that are kept.", journal.quarantined)
     yield _counter("nightsafe_journal_commits", "Commits of the journal.", journal.commits)
+    if (sweep := snapshot.details.sweep) is not None:
+        yield _gauge("nightsafe_sweep_position", "Last record that was looked at for damage.", sweep.position)
+        yield _counter("nightsafe_sweep_rounds", "Times the whole journal was looked at.", sweep.rounds_count)
+        yield _counter("nightsafe_damaged_records", "Damaged records found since the start.", sweep.damaged_count)
+        yield _gauge("nightsafe_journal_structure_damaged", "1 while it waits to be built anew.",
+                     sweep.structure == "damaged")  # fmt: skip
     yield _counter("nightsafe_uploaded_records", "Records that the cloud took.", drain.uploaded)
     yield _counter("nightsafe_rejected_records", "Records that the cloud set aside.", drain.rejected)
     yield _gauge("nightsafe_drain_batch_records", "Size of the present batch.", drain.batch_records)

@@ -289,7 +289,7 @@ def test_A1_2_A2_1_A2_3_A2_5_what_was_sold_without_the_cloud_goes_up_by_itself(
         mine = [line for line in lines if b'"device":"%b"' % name.encode() in line]
         assert len(mine) == len(payloads)
         assert all(b'"data":' + payload in line for line, payload in zip(mine, payloads, strict=True))
-    assert [int(json.loads(line)["sequence"]) for line in lines] == list(range(1, 10))
+    assert [int(json.loads(line)["sequence"]) for line in lines] == list(range(1, len(lines) + 1))
 
 
 def test_A3_1_a_device_that_never_hears_its_pubacks_is_stored_once(box: Box, cloud: CloudServer, name: str) -> None:

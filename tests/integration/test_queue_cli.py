@@ -34,14 +34,23 @@ def offline(new_box: Callable[..., Box]) -> Box:
     return box
 
 
+def records_of(box: Box) -> int:
+    """How many there are: the sale, the refusal, and one on the clock where this machine's is synchronised."""
+    ((count,),) = box.rows("select count(*) from records")
+    assert count in (2, 3)
+    return int(count)
+
+
 def test_what_waits_is_exported_byte_for_byte_and_the_chain_holds(offline: Box) -> None:
     shown = json.loads(nightsafe(offline, "queue", "show", "--json").stdout)
-    assert shown == {"pending": 2, "quarantined": 1}
+    records = records_of(offline)
+    assert shown == {"pending": records, "quarantined": 1}
     lines = nightsafe(offline, "queue", "export").stdout.splitlines()
-    assert event("a1").decode() in lines[0]
+    assert len(lines) == records
+    assert sum(event("a1").decode() in line for line in lines) == 1
     report = nightsafe(offline, "verify", "--json")
     assert report.returncode == 0
-    assert json.loads(report.stdout)["records"] == 2
+    assert json.loads(report.stdout)["records"] == records
 
 
 def test_a_refused_event_is_dismissed_by_somebody_for_a_reason_and_leaves_the_list(offline: Box) -> None:
@@ -66,6 +75,7 @@ def test_a_resubmitted_event_that_is_good_now_is_stored_once(offline: Box) -> No
     """As after an update that knows the type better: the kept bytes are replaced by ones that pass."""
     good = event("a2", "pos.check.opened", data={"check_id": "7"})
     offline.stop()
+    records = records_of(offline)
     with sqlite3.connect(offline.journal) as connection:
         connection.execute("update quarantine set payload = ? where id = 1", (good,))
     connection.close()
@@ -73,7 +83,7 @@ def test_a_resubmitted_event_that_is_good_now_is_stored_once(offline: Box) -> No
     done = nightsafe(offline, "queue", "quarantine", "resubmit", "1", "--reason", "fixed")
     assert done.returncode == 0, done.stderr
     assert good.decode() in nightsafe(offline, "queue", "export").stdout
-    assert json.loads(nightsafe(offline, "verify", "--json").stdout)["records"] == 3
+    assert json.loads(nightsafe(offline, "verify", "--json").stdout)["records"] == records + 1
 
 
 def test_deciding_needs_a_running_agent_and_says_so(offline: Box) -> None:
@@ -88,7 +98,7 @@ def test_deciding_needs_a_running_agent_and_says_so(offline: Box) -> None:
     ("damage", "words"),
     [
         (
-            "update records set event = cast(replace(event, 'acme', 'acne') as blob) where position = 1",
+            "update records set event = cast(replace(event, 'acme', 'acne') as blob)",
             "do not match its seal",
         ),
         ("update records set rechash = randomblob(32) where position = 1", "do not match its seal"),

@@ -1,0 +1,187 @@
+"""[journal: salvage] ← start-up. Makes a sound journal out of a damaged one: every record that proves itself is kept.
+
+The damaged files are moved to `damaged/<time>/` first and stay there for ever. The new journal is built beside them
+and takes its name in one step, so a kill at any moment only means that it is built again. Positions and epoch stay;
+what is lost is named. It never takes over a row that no seal proves.
+"""
+
+import os
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from agent.core.instants import to_text
+from agent.journal import mark as marks
+from agent.journal import names as copies
+from agent.journal.aside import FOLDER_NAME
+from agent.journal.database import FILE_NAME, PAGE_BYTES, migrations, named
+from agent.journal.history import compare
+from agent.journal.mark import Point
+from agent.journal.old import Old, open_read_only
+from agent.journal.pages import cut_log
+from agent.journal.rebuild import Beside, Rebuild, Terms
+from agent.journal.repair import Repaired
+from agent.runtime.files import FILE_MODE, private_directory, sync_directory, write_whole
+
+log = structlog.get_logger()
+
+MARKER_NAME: Final = "journal.rebuild"
+"""A file that asks for a rebuild at the next start; it says why."""
+PLAN_NAME: Final = "journal.salvage"
+"""A salvage that has begun and is not done."""
+NEW_NAME: Final = f"{FILE_NAME}.new"
+PARTS: Final = ("", "-wal", "-shm")
+
+
+class _Plan(msgspec.Struct):
+    """Which folder the damaged files are in, why, and whether all of them have been moved there."""
+
+    folder: str
+    reason: str
+    moved: bool = False
+
+
+def demand(directory: Path, why: str) -> None:
+    """Have the journal rebuilt at the next start."""
+    write_whole(directory / MARKER_NAME, why.encode())
+
+
+def reason(directory: Path, venue: str) -> str | None:
+    """Why the journal in `directory` must be rebuilt before it is opened, in words; None where it need not be.
+
+    Looks without changing anything: opening it for writing would drop what stands behind a break in its log.
+    """
+    if (directory / PLAN_NAME).exists():
+        return "an earlier rebuild was cut off"
+    with suppress(OSError):
+        return (directory / MARKER_NAME).read_text(errors="replace") or "a rebuild was asked for"
+    path, mark = directory / FILE_NAME, marks.read(directory)
+    present = path.exists() and path.stat().st_size > 0
+    if not present:
+        gone = "the journal's file is gone" if not path.exists() else "the journal's file is empty"
+        left = _size(directory / f"{FILE_NAME}-wal") > 0
+        return gone if mark is not None or left or (directory / copies.FILE_NAME).exists() else None
+    try:
+        with closing(open_read_only(path)) as connection:
+            return _suspicion(connection, directory, mark, venue)
+    except sqlite3.Error as error:
+        ours = named(error)
+        code = getattr(error, "sqlite_errorname", "")
+        return ours.text if ours.code == "journal_corrupt" or code == "SQLITE_ERROR" else None
+    except (TypeError, ValueError, StopIteration) as error:
+        return f"its tables cannot be read: {error}"
+
+
+def _suspicion(connection: sqlite3.Connection, directory: Path, mark: Point | None, venue: str) -> str | None:
+    if connection.execute("pragma user_version").fetchone()[0] == 0:
+        tables = connection.execute("select count(*) from sqlite_schema").fetchone()[0]
+        return "the file is another program's database" if tables or mark is not None else None
+    if connection.execute("pragma user_version").fetchone()[0] < 2:
+        return None  # an older schema is brought forward first
+    found = connection.execute("select venue from journal").fetchone()
+    if found is None:
+        empty = connection.execute("select 1 from records limit 1").fetchone() is None
+        return "the journal's own row is gone" if mark is not None or not empty else None
+    if mark is not None and mark.venue == venue and found[0] != venue:
+        return "another venue's journal was put in the place of this one"
+    wal = directory / f"{FILE_NAME}-wal"
+    if cut_log(wal, _valid_frames(directory)):
+        return "the write-ahead log is damaged in the middle"
+    if mark is not None and compare(connection, mark) == "short" and _size(wal) > 0:
+        return "the write-ahead log has lost its end"
+    return None
+
+
+def _valid_frames(directory: Path) -> int:
+    """How many frames of the log SQLite takes: its own count, as its index has it while a connection is open."""
+    try:
+        with (directory / f"{FILE_NAME}-shm").open("rb") as stream:
+            return int.from_bytes(stream.read(20)[16:20], sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def run(directory: Path, terms: Terms, why: str) -> Repaired:
+    """Rebuild the journal in `directory`. May be called again after any interruption.
+
+    Raises Transient where the disk is full: the damaged files are kept, and the next start tries again.
+    """
+    log.error("journal_salvage_began", reason=why)
+    plan = _plan(directory, terms.wall_ms, why)
+    folder = directory / plan.folder
+    if not plan.moved:
+        _move(directory, folder)
+        plan.moved = True
+        _write_plan(directory, plan)
+    try:
+        done = _build(directory, folder, terms, plan)
+    except sqlite3.Error as error:
+        raise named(error) from error
+    for name in (marks.FILE_NAME, MARKER_NAME, PLAN_NAME):  # the mark is of what was, and begins anew
+        (directory / name).unlink(missing_ok=True)
+    sync_directory(directory)
+    log.error("journal_salvaged", lost=done.lost_count, kept_in=done.kept_in)
+    return done
+
+
+def _plan(directory: Path, wall_ms: int, why: str) -> _Plan:
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode((directory / PLAN_NAME).read_bytes(), type=_Plan)
+    private_directory(directory / FOLDER_NAME)
+    stamp = to_text(wall_ms).replace(":", "")
+    number = next(n for n in range(1000) if not (directory / FOLDER_NAME / f"{stamp}-{n}").exists())
+    plan = _Plan(f"{FOLDER_NAME}/{stamp}-{number}", why)
+    private_directory(directory / plan.folder)
+    sync_directory(directory / FOLDER_NAME)
+    _write_plan(directory, plan)
+    return plan
+
+
+def _write_plan(directory: Path, plan: _Plan) -> None:
+    write_whole(directory / PLAN_NAME, msgspec.json.encode(plan))
+
+
+def _move(directory: Path, folder: Path) -> None:
+    private_directory(folder)
+    for part in PARTS:
+        with suppress(FileNotFoundError):
+            (directory / f"{FILE_NAME}{part}").rename(folder / f"{FILE_NAME}{part}")
+    sync_directory(folder)
+    sync_directory(directory)
+
+
+def _build(directory: Path, folder: Path, terms: Terms, plan: _Plan) -> Repaired:
+    """The new journal under its own name. Where that stands already, only the plan's end was missing."""
+    path, new = directory / FILE_NAME, directory / NEW_NAME
+    if path.exists():
+        return Repaired(plan.reason, kept_in=plan.folder)
+    for part in (*PARTS, "-journal"):
+        (directory / f"{NEW_NAME}{part}").unlink(missing_ok=True)
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
+    old = Old(folder)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection, closing(old):
+        for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = off", "synchronous = off", "temp_store = memory"):
+            connection.execute(f"pragma {pragma}")
+        for number, text in migrations():
+            connection.executescript(f"begin;\n{text}\npragma user_version = {number};\ncommit;")
+        connection.execute("begin")
+        beside = Beside(marks.read(directory), copies.read(directory))
+        done = Rebuild(connection, old, beside, terms).run(directory, plan.reason, plan.folder)
+        connection.execute("commit")
+    with new.open("rb") as stream:
+        os.fsync(stream.fileno())
+    new.rename(path)
+    sync_directory(directory)
+    return done

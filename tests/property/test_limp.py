@@ -1,0 +1,217 @@
+"""A journal that failed limps: it tells nobody anything, opens itself anew, and goes on with what the disk has.
+
+The real writer on real files; its statements are made to fail.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from agent.core.arrivals import Outcome
+from agent.core.errors import Held, JournalDamaged, Transient
+from agent.core.pressure import Level
+from agent.journal.database import FILE_NAME
+from agent.journal.reader import Reader
+from agent.journal.reserve import Reserve
+from agent.journal.writer import Journal
+from tests.property.journal_model import Sent, an_event, as_item
+from tests.property.journal_rig import LIMITS, QUICK, STREAM, VENUE, Rig, Tap, Ticking, straight
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    with TemporaryDirectory(prefix="ns-journal-", dir=QUICK) as folder:
+        made = await Rig(Path(folder), Ticking()).open()
+        yield made
+        await made.close()
+
+
+def event(number: int) -> Sent:
+    return an_event("till-1", f"e1-{number}", "e1", number, f'{{"n":{number}}}')
+
+
+def failing(error: str, wanted: Callable[[str], bool] = lambda sql: True, times: int = 1_000_000) -> Tap:
+    left = times
+
+    def tap(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        nonlocal left
+        if left and sql != "rollback" and wanted(sql):
+            left -= 1
+            failed = sqlite3.OperationalError("this statement was made to fail")
+            failed.sqlite_errorname = error
+            raise failed
+        return run()
+
+    return tap
+
+
+def writes(sql: str) -> bool:
+    return not sql.startswith(("select", "pragma"))
+
+
+async def reached(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def limping(rig: Rig, number: int = 2) -> None:
+    """Everything fails from now on, and one event has heard so."""
+    rig.through(failing("SQLITE_IOERR_FSYNC"))
+    told: list[Outcome] = []
+    rig.journal.submit(as_item(event(number)), lambda _, outcome: told.append(outcome))
+    await reached(lambda: bool(told))
+    assert told == [Outcome.UNSTORED]
+    assert rig.journal.limps
+
+
+async def test_while_it_limps_every_event_is_told_at_once_that_it_is_not_stored(rig: Rig) -> None:
+    await rig.append([as_item(event(1))])
+    await limping(rig)
+    told: list[Outcome] = []
+    for number in range(3, 53):
+        rig.journal.submit(as_item(event(number)), lambda _, outcome: told.append(outcome))
+    await reached(lambda: len(told) == 50)
+    assert set(told) == {Outcome.UNSTORED}
+    facts = rig.journal.facts()
+    assert (facts.writable, facts.last) == (False, 1)
+    rig.through(straight)
+    await rig.settled()
+    assert await rig.append([as_item(event(2))]) == [Outcome.STORED]
+    assert rig.journal.facts().writable
+
+
+async def test_while_it_limps_no_receipt_speaks_of_what_may_not_be_durable(rig: Rig) -> None:
+    """The commit landed in the file, its sync failed: a power cut would take it, so nobody is told."""
+    await rig.append([as_item(event(1))])
+    rig.journal.receipts_due()
+
+    def lands_and_fails(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        done = run()
+        if sql == "commit":
+            rig.through(failing("SQLITE_IOERR_FSYNC"))
+            failed = sqlite3.OperationalError("the sync failed")
+            failed.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+            raise failed
+        return done
+
+    rig.through(lands_and_fails)
+    told: list[Outcome] = []
+    rig.journal.submit(as_item(event(2)), lambda _, outcome: told.append(outcome))
+    await reached(lambda: bool(told))
+    rig.journal.receipts_all_due()
+    assert rig.journal.receipts_due() == []
+    assert rig.journal.facts().last == 1
+    rig.through(straight)
+    await rig.settled()
+    [receipt] = rig.journal.receipts_due()
+    assert receipt.stored == 2
+    assert await rig.append([as_item(event(2))]) == [Outcome.DUPLICATE]
+
+
+async def test_a_failure_of_any_other_write_makes_it_limp_too(rig: Rig) -> None:
+    await rig.append([as_item(event(1))])
+    rig.through(failing("SQLITE_READONLY", lambda sql: sql.startswith("update journal set cursor"), 1))
+    with pytest.raises(JournalDamaged):
+        await rig.advance(1)
+    assert rig.journal.limps
+    await rig.settled()
+    await rig.advance(1)
+    assert rig.journal.facts().cursor == 1
+
+
+async def test_a_start_on_a_damaged_file_limps_until_it_can_be_opened(rig: Rig) -> None:
+    await rig.append([as_item(event(1))])
+    await rig.close()
+    good = (rig.folder / FILE_NAME).read_bytes()
+    (rig.folder / FILE_NAME).write_bytes(b"this is no database" * 1000)
+    journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
+    assert (journal.limps, journal.facts().writable, journal.facts().last) == (True, False, 0)
+    stop = asyncio.Event()
+    running = asyncio.create_task(journal.run(lambda: None, stop))
+    (rig.folder / FILE_NAME).write_bytes(good)
+    await reached(lambda: journal.facts().writable)
+    assert journal.facts().last == 1
+    stop.set()
+    await running
+    await journal.close()
+    await rig.open()
+
+
+async def test_a_start_on_what_a_person_must_look_at_ends_with_words(rig: Rig) -> None:
+    await rig.close()
+    with pytest.raises(Held, match="belongs to the venue"):
+        await Journal.start(rig.folder, "another", STREAM, rig.clock, LIMITS)
+    await rig.open()
+
+
+async def test_a_stop_ends_a_limping_journal_soon(rig: Rig) -> None:
+    await limping(rig)
+    rig._stop.set()
+    async with asyncio.timeout(3):
+        await rig._running
+    await rig.journal.close()
+    await rig.reader.close()
+    rig._patched.stop()
+    await rig.open()
+
+
+async def test_the_reader_reads_the_file_that_stands_there_after_it_was_opened_anew(rig: Rig) -> None:
+    """Its file may have been put in place by a rename: the connection to the old one would read on for ever."""
+    await rig.append([as_item(event(1))])
+    reader = Reader(rig.folder, 1_048_576, lambda: rig.journal.book.lineage, lambda: rig.journal.generation)
+    assert len(await reader.batch(0, 10, 1_000_000)) == 1
+    other = sqlite3.connect(rig.folder / "other.sqlite")
+    source = sqlite3.connect(rig.folder / FILE_NAME)
+    source.backup(other)
+    source.close()
+    other.execute("pragma journal_mode = wal")
+    other.close()
+    await limping(rig)
+    for name in (FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):
+        if (rig.folder / name).exists():
+            (rig.folder / name).rename(rig.folder / f"old-{name}")
+    (rig.folder / "other.sqlite").rename(rig.folder / FILE_NAME)
+    rig.through(straight)
+    await rig.settled()
+    await rig.append([as_item(event(2))])
+    assert [record.position for record in await reader.batch(0, 10, 1_000_000)] == [1, 2]
+    await reader.close()
+
+
+async def test_a_full_disk_takes_the_cursor_with_the_reserve_and_no_event(rig: Rig, tmp_path: Path) -> None:
+    await rig.append([as_item(event(1))])
+    reserve = Reserve(tmp_path, 65_536)
+    assert reserve.make()
+
+    def give(_: bool) -> bool:
+        given = reserve.give()
+        rig.journal.press(Level.REFUSE)
+        rig.through(straight)
+        return given
+
+    rig.journal.spare(give)
+    rig.through(failing("SQLITE_FULL", writes))
+    assert await rig.append([as_item(event(2))]) == [Outcome.UNSTORED]
+    assert reserve.kept, "an event is no reason to give the reserve"
+    rig.through(failing("SQLITE_FULL", writes))
+    await rig.advance(1)
+    assert not reserve.kept
+    assert rig.journal.facts().cursor == 1
+    assert await rig.append([as_item(event(2))]) == [Outcome.UNSTORED]
+    await rig.journal.record("nightsafe.order.ready", {"order_id": "A-1"})
+    rig.journal.press(Level.NORMAL)
+    assert await rig.append([as_item(event(2))]) == [Outcome.STORED]
+
+
+async def test_telemetry_is_left_out_when_room_is_short_and_nothing_else(rig: Rig) -> None:
+    rig.journal.press(Level.SHED)
+    with pytest.raises(Transient, match="left out"):
+        await rig.journal.record("nightsafe.condition.raised", {"condition": "x"})
+    await rig.journal.record("nightsafe.journal.repaired", {"positions": []})
+    assert await rig.append([as_item(event(1))]) == [Outcome.STORED]
+    assert rig.journal.shed_count == 1
