@@ -18,7 +18,7 @@ from agent.core.errors import NightsafeError
 from agent.runtime.clock import Clock
 from agent.settings.load import load
 from tests.sim.broker import SimBroker
-from tests.sim.disk import Connection, Disk, Fate, Files
+from tests.sim.disk import Connection, Disk, Fate, Image
 from tests.sim.loop import Process, SimLoop, here
 from tests.sim.network import Link, Network
 from tests.sim.oracles import Truth
@@ -185,10 +185,10 @@ class Box:
         """SIGKILL, from outside."""
         self._die(power=False)
 
-    def restore(self, files: Files) -> None:
+    def restore(self, image: Image) -> None:
         """Somebody puts an older image of the disk back."""
         self._die(power=False)
-        self.disk.abandon(files)
+        self.disk.write_image(image)
 
     @property
     def fenced(self) -> bool:
@@ -263,7 +263,8 @@ class Box:
         if self.process is not process:
             return
         # A connection that lingers, and the timer that ends it, go with the process: the kernel closes it.
-        left = [*process.pending(), *(timer for timer in process.timers() if "End.abort" not in timer)]
+        timers = [timer for timer in process.timers() if "End.abort" not in timer and "DeviceConnection." not in timer]
+        left = [*process.pending(), *timers]
         left += ["an open database"] * len(self.disk.open)
         if orderly and left:
             self._truth.fail(6, f"the agent has stopped and left behind: {left}")

@@ -39,6 +39,10 @@ class Files(NamedTuple):
     log: bytes
 
 
+Image = dict[str, bytes]
+"""All files of a state directory, by name."""
+
+
 class Disk:
     """One box's state directory. `fate` is asked before each commit; `end` ends the process, or the machine."""
 
@@ -57,6 +61,23 @@ class Disk:
         """The files as they are now."""
         found = [path.read_bytes() if (path := self.directory / name).exists() else b"" for name in FILES]
         return Files(*found)
+
+    def image(self) -> Image:
+        """Everything there is, as a copy of the card has it; not the ballast."""
+        return {
+            path.name: path.read_bytes()
+            for path in sorted(self.directory.iterdir())
+            if path.is_file() and path.name != "reserve" and not path.name.endswith("-shm")
+        }
+
+    def write_image(self, image: Image) -> None:
+        """Put a copy back in the place of everything, while nothing runs."""
+        self.abandon()
+        for path in self.directory.iterdir():
+            if path.is_file():
+                path.unlink()
+        for name, content in image.items():
+            (self.directory / name).write_bytes(content)
 
     def abandon(self, files: Files | None = None) -> None:
         """The process is gone: what it had open is closed, and the files are as it left them, or as given."""

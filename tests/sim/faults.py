@@ -159,17 +159,17 @@ class Swarm:
         await asyncio.sleep(self._broken_until_s - self._loop.now_s)
 
     async def _do_old_copy(self) -> None:
-        files = self._box.disk.read()
-        if not files.database:
+        image = self._box.disk.image()
+        if "journal.sqlite" not in image:
             return
         await asyncio.sleep(self._chance.uniform(5, 100))
         self._story.tell("operator", "puts an older copy of the box's disk back")
-        self._box.restore(files)
+        self._box.restore(image)
         self._truth.put_back()
 
     async def _do_clone(self) -> None:
-        files, root = self._box.disk.read(), self._box.config.parent / f"clone-{self.counts['clone']}"
-        if not files.database or not self._cloud.running:
+        image, root = self._box.disk.image(), self._box.config.parent / f"clone-{self.counts['clone']}"
+        if "journal.sqlite" not in image or not self._cloud.running:
             return
         (root / "state").mkdir(parents=True)
         settings = self._box.config.read_text().replace(str(self._box.disk.directory), str(root / "state"))
@@ -178,7 +178,7 @@ class Swarm:
         self.clone = Box(self._loop, self._network, self._seed, root, self._story, self._truth, "clone")
         self.clone.disk.landed = self._truth.landed_elsewhere
         self.clone.heard = lambda client, topic, payload, retain: None  # nobody is told anything by it
-        self.clone.disk.abandon(files)
+        self.clone.disk.write_image(image)
         self.clone.start()
         await asyncio.sleep(self._chance.uniform(20, 120))
         self.end_clone()
