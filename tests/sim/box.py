@@ -145,7 +145,7 @@ class Box:
 
     @property
     def boot_id(self) -> str:
-        return f"b0075000-0000-4000-8000-{self.name == 'clone':04d}{self.boots_count:08d}"
+        return f"b0075000-0000-4000-8000-{self.name != 'box':04d}{self.boots_count:08d}"
 
     @property
     def powered(self) -> bool:

@@ -130,7 +130,7 @@ class Cloud:
         self._story.tell("cloud", "is killed")
         process.die()
         self._network.process_died(process, power=False)
-        ledger = process.parts.get("ledger")
+        ledger: Any = process.parts.get("ledger")
         for close in (lambda: ledger._db.close(), lambda: os.close(ledger._lock)):
             with suppress(AttributeError, OSError):
                 close()

@@ -147,7 +147,7 @@ class Connection:
     async def close(self) -> None:
         """Close after every call before it has run."""
         loop = self._process.loop
-        while loop.time() < self._free_at_s:
+        while loop.time() < self._free_at_s:  # noqa: ASYNC110
             await asyncio.sleep(self._free_at_s - loop.time())
         self.shut()
 

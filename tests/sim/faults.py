@@ -27,6 +27,8 @@ EVERY_S: Final = (25.0, 240.0)
 """The mean time between two faults of a kind is drawn from here."""
 YEAR_MS: Final = 365 * 86_400_000
 DAY_S: Final = 86_400.0
+CLOSES_MAX: Final = 2
+"""An operator does not close a stream more often; the box suspects itself when several epochs in a row are refused."""
 FREE_BYTES: Final = 10**12
 APART: Final = (
     ("cloud_amnesia", "old_copy"),
@@ -78,9 +80,7 @@ class Swarm:
         kinds: dict[str, Callable[[], Awaitable[None]]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
-        self.drawn = {
-            name: self._chance.uniform(*EVERY_S) for name in sorted(kinds) if self._chance.random() < SHARE
-        }
+        self.drawn = {name: self._chance.uniform(*EVERY_S) for name in sorted(kinds) if self._chance.random() < SHARE}
         self._kinds = kinds
         for one, other in APART:
             if one in self.drawn:
@@ -175,7 +175,7 @@ class Swarm:
         settings = self._box.config.read_text().replace(str(self._box.disk.directory), str(root / "state"))
         (root / "nightsafe.toml").write_text(settings.replace(f":{GATE[1]}", f":{GATE[1] + self.counts['clone']}"))
         self._truth.parted = True
-        self.clone = Box(self._loop, self._network, self._seed, root, self._story, self._truth, "clone")
+        self.clone = Box(self._loop, self._network, self._seed, root, self._story, self._truth, root.name)
         self.clone.disk.landed = self._truth.landed_elsewhere
         self.clone.heard = lambda client, topic, payload, retain: None  # nobody is told anything by it
         self.clone.disk.write_image(image)
@@ -267,7 +267,8 @@ class Swarm:
         self._cloud.start()
 
     async def _do_cloud_closes_stream(self) -> None:
-        self._cloud.close_stream()
+        if self.counts["cloud_closes_stream"] <= CLOSES_MAX:
+            self._cloud.close_stream()
 
     async def _do_late_uploads(self) -> None:
         self._stalls = self._chance.choice((0.1, 0.5))

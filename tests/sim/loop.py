@@ -58,7 +58,8 @@ class Process:
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run `work` as a task of this process."""
-        return self.loop.create_task(work, name=name, context=self.context())
+        task: asyncio.Task[T] = self.loop.create_task(work, name=name, context=self.context())
+        return task
 
     def signal(self, number: int) -> None:
         """What the kernel does with a signal that the process takes."""
@@ -72,7 +73,7 @@ class Process:
 
     def timers(self) -> list[str]:
         """What the process will still be called for."""
-        return sorted(repr(handle._callback) for handle in self.loop.handles_of(self))
+        return sorted(repr(handle._callback) for handle in self.loop.handles_of(self))  # type: ignore[attr-defined]
 
     def die(self) -> None:
         """No step of it runs from now on. Files and connections are others' business: see `on_death`."""
@@ -175,7 +176,9 @@ class SimLoop(asyncio.BaseEventLoop):
         handle: asyncio.Handle = super()._call_soon(callback, args, context)  # type: ignore[misc]
         return _unless_dead(handle)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         late_s = self._chance.random() * TIMER_LATE_S
         handle = super().call_at(when + late_s, callback, *args, context=context)
         return _unless_dead(handle)
@@ -195,7 +198,9 @@ class SimLoop(asyncio.BaseEventLoop):
             task.add_done_callback(lambda done: process.tasks.pop(done, None), context=self.neutral)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
         """The call is made in one piece, a moment later; its result arrives a moment after that."""
         future: asyncio.Future[T] = self.create_future()
         chance = here().chance
@@ -240,7 +245,7 @@ class SimLoop(asyncio.BaseEventLoop):
         pending = sock if sock is not None else await self.network.connect(str(path))
         return await self.create_connection(protocol_factory, sock=pending)
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
         here().signals[sig] = lambda: callback(*args)
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -255,7 +260,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if process is None or process.alive:
             super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """There is none."""
 
 

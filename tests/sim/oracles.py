@@ -131,7 +131,7 @@ class Truth:
             self.once.setdefault((record.device, json.loads(record.event)["id"]), record.event)
 
     def put_back(self) -> None:
-        """The box's disk is an older copy from now on: what it lacks of what was told is in the cloud or at the tills."""
+        """The box's disk is an older copy from now on: what it lacks of it is in the cloud or at the tills."""
         before = set(self.by_id)
         self.parted = True
         self.records, self.by_id, self.refused, self.stored, self.lost = [], {}, set(), {}, set()
@@ -251,7 +251,9 @@ class Truth:
             if at < found[0].position and (record.device, json.loads(record.event)["id"]) not in cloud:
                 self.fail(1, f"position {at} of the journal was deleted, and is not in the cloud")
         if here or len(found) != self.records[-1].position - found[0].position + 1:
-            self.fail(1, f"the journal holds {len(found)} records from {found[0].position}, not those that were durable")
+            self.fail(
+                1, f"the journal holds {len(found)} records from {found[0].position}, not those that were durable"
+            )
 
     def _judge_cloud(self, cloud: list[tuple[tuple[str, str], bytes]]) -> None:
         """The cloud's log, united over epochs, each id once, is the journal, byte for byte and in its order."""

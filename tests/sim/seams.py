@@ -1,6 +1,6 @@
 """[sim: seams] Where the agent and its libraries meet the machine: each name that is replaced while a world runs.
 
-Chance, time of day, SQLite's thread, sockets, the MQTT library, the broker's process. Everything else is the real thing.
+Chance, time of day, SQLite's thread, sockets, the MQTT library, the broker's process. All else is the real thing.
 """
 
 import os
@@ -22,6 +22,7 @@ from agent.journal import database
 from agent.lan import gate
 from agent.receiver.ledger import sqlite_file
 from agent.receiver.ledger.sqlite import SqliteLedger
+from agent.upkeep.wear import Wear
 from tests.sim.box import START_MS, Absent, SimClock, SimMosquitto
 from tests.sim.cloud import SimPool
 from tests.sim.loop import PROCESS, SimLoop, here
@@ -53,7 +54,7 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         free = process.machine.disk.free_bytes // 4096
         return os.statvfs_result((4096, 4096, 10**9, free, free, 10**6, 10**6, 10**6, 0, 255))
 
-    real_statvfs, wear = os.statvfs, app.Wear
+    real_statvfs, wear = os.statvfs, Wear
     append = SqliteLedger._append
 
     def noted_append(self: SqliteLedger, *args: Any) -> Any:

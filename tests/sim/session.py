@@ -73,7 +73,13 @@ class SimClient:
         await self._sent(frame(8, body, 2), mid)
 
     async def publish(
-        self, topic: str, payload: bytes, qos: int = 0, retain: bool = False, properties: Any = None, timeout: float = 10
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int = 0,
+        retain: bool = False,
+        properties: Any = None,
+        timeout: float = 10,  # noqa: ASYNC109  # the library's own face
     ) -> None:
         """Publish; with QoS 1 it returns after the PUBACK."""
         correlation = getattr(properties, "CorrelationData", None)

@@ -1,4 +1,4 @@
-"""[sim: till] A simulated device with an outbox: it sells, sends with QoS 1 or 2, reconnects, and forgets nothing untold.
+"""[sim: till] A simulated device with an outbox: it sells, sends with QoS 1 or 2, reconnects, forgets nothing untold.
 
 It keeps its own account of what it made, sent and was told, outside of the box. Some have bad habits: events sent late
 or never, ids used twice, garbage, card numbers, a reinstalled app. Speaks the device contract and nothing else.

@@ -55,6 +55,20 @@ class Verdict(NamedTuple):
     def good(self) -> bool:
         return not self.violations
 
+    def __str__(self) -> str:
+        faults = " ".join(f"{name}={count}" for name, count in sorted(self.faults.items()))
+        return (
+            f"seed {self.seed}: {'good' if self.good else 'FAILED'}  {self.events_count} events, "
+            f"{self.records_count} records, {self.virtual_s / 3600:.2f} virtual hours, "
+            f"recovery {self.recovery_s:.0f} s, {self.real_s:.2f} s, {self.digest[:16]}  {faults}"
+        )
+
+    def report(self, lines_max: int) -> str:
+        """How it went, the last lines of its story, and how to see it again."""
+        told = "\n".join(f"    {line}" for line in self.story[-lines_max:])
+        again = f"seen again, with its whole story, by: scripts/sim --seed {self.seed} --story"
+        return "\n".join((str(self), told, *self.violations, again))
+
 
 class World:
     """Everything there is, for one seed."""
