@@ -786,7 +786,9 @@ class Journal:
             return []
         due, self._receipts_due = self._receipts_due, set()
         return [
-            counting.receipt for counting in due if counting.receipt is not None and counting.device.name != books.AGENT
+            counting.receipt
+            for counting in sorted(due, key=lambda counting: counting.id)
+            if counting.receipt is not None and counting.device.name != books.AGENT
         ]
 
     def open_gaps(self) -> list[OpenGap]:
