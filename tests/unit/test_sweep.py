@@ -35,6 +35,9 @@ class Log:
         self.interrupts = 0
         self.now_s = 0.0
 
+    def limps(self) -> bool:
+        return False
+
     async def structure(self) -> list[str]:
         return self.broken
 
