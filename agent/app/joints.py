@@ -186,6 +186,10 @@ class SweepSide:
         """Time that the box has run."""
         return self._journal.lived_s()
 
+    def limps(self) -> bool:
+        """Whether the disk fails so that nothing is read or written now."""
+        return self._journal.limps
+
     async def repair(self, position: int) -> bool:
         """Mend one record, or set it aside."""
         return await self._journal.repair(position)
