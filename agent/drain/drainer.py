@@ -124,24 +124,10 @@ class Drain:
         """One exchange with the cloud, or a look that finds nothing; returns the seconds to wait after it."""
         self._aftermath.sending(0)
         try:
-            if self._journal.doubt() is not None:
-                self._resumed = False
-            elif self._journal.lineage().present.fenced:
-                raise fenced()
-            if not self._resumed:
-                if not self._pending:
-                    return self._idle()
-                await self._resume()
-            load = await self._next_load()
-            if load is None:
-                return self._at_end()
-            if isinstance(load, Hole):
-                await self._declare(load)
-            else:
-                await self._send(load, group)
-            return self._min_interval_s
-        except CloudRefused as refused:
-            return self._after(await self._after_refusal(refused))
+            try:
+                return await self._exchange(group)
+            except CloudRefused as refused:  # what it asks for may itself meet a full or failing disk
+                return self._after(await self._after_refusal(refused))
         except RecordDamaged as damaged:
             return self._after(await self._after_damage(damaged))
         except (Held, JournalDamaged) as held:
@@ -150,6 +136,25 @@ class Drain:
         except Transient as failed:
             self._resumed = False
             return self._after(self._aftermath.after_cut(failed))
+
+    async def _exchange(self, group: asyncio.TaskGroup) -> float:
+        """As `_turn`, where nothing fails."""
+        if self._journal.doubt() is not None:
+            self._resumed = False
+        elif self._journal.lineage().present.fenced:
+            raise fenced()
+        if not self._resumed:
+            if not self._pending:
+                return self._idle()
+            await self._resume()
+        load = await self._next_load()
+        if load is None:
+            return self._at_end()
+        if isinstance(load, Hole):
+            await self._declare(load)
+        else:
+            await self._send(load, group)
+        return self._min_interval_s
 
     async def _after_damage(self, damaged: RecordDamaged) -> float:
         """The record is mended or set aside, and the upload goes on behind it."""

@@ -165,8 +165,7 @@ class Resumption:
 
     async def _fork(self, stream: Stream, state: StreamState | None, why: str) -> Standing:
         """Go on in a new epoch behind the last record in common."""
-        self._forks_count += 1
-        if self._forks_count > FORKS_MAX:
+        if self._forks_count >= FORKS_MAX:
             self._part = None  # the next attempt tries the present epoch once more
             raise Held(
                 "fork_again",
@@ -180,6 +179,7 @@ class Resumption:
             why = "beyond"  # the cloud had more than this box from its start: the box is the older copy
         reason = "restored" if why in ("restored", "beyond") else "forked"
         await self._journal.begin_stream(base, parent, reason)
+        self._forks_count += 1  # a search that was cut off is none
         self._part = None
         await self._seal()
         now = self._journal.lineage().present

@@ -172,7 +172,7 @@ class Gaps:
         now_s, lived_s, limits = self._now_s(), self._journal.lived_s(), self._limits()
         await self._look_at_counts(now_s, limits)
         gaps = {(gap.device, gap.epoch, gap.first): gap for gap in self._journal.open_gaps()}
-        for gone in self._requests.keys() - gaps.keys():
+        for gone in sorted(self._requests.keys() - gaps.keys()):
             self._end(gone)
         for key, gap in sorted(gaps.items()):
             request = self._request(gap, now_s)

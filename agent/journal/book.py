@@ -379,13 +379,14 @@ def note_used_up(counting: EpochBook, first: int, last: int) -> None:
 def write_figures(connection: sqlite3.Connection, book: Book) -> None:
     """Write the figures as of now and move the watermark; the caller's transaction makes it one step."""
     known: list[Any] = []
-    for device in {counting.device.id: counting.device for counting in book.touched}.values():
+    touched = sorted(book.touched, key=lambda counting: counting.id)
+    for device in {counting.device.id: counting.device for counting in touched}.values():
         last = device.last or (None, None, None)
         figures = (device.stored_count, device.stored_bytes, *last, device.id)
         connection.execute(SQL["write_device_stored"], figures)
         for name, (digest, position) in sorted(device.recent.items()):
             known += (device.id, name, digest, position)
-    for counting in book.touched:
+    for counting in touched:
         ranges = json.dumps(counting.tally.ranges())
         connection.execute(SQL["write_device_epoch"], (counting.tally.contiguous, ranges, counting.id))
         write_uploaded(connection, counting)

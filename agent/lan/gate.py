@@ -135,8 +135,8 @@ class Gate:
         self.limits = limits
         self._intake = intake
         self._listeners = listeners
-        self._connections: set[DeviceConnection] = set()
-        self._starved: set[DeviceConnection] = set()
+        self._connections: dict[DeviceConnection, None] = {}  # in the order in which they came
+        self._starved: dict[DeviceConnection, None] = {}
         self._joins: asyncio.TaskGroup | None = None
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
         self._present: dict[str, DeviceConnection] = {}
@@ -205,15 +205,15 @@ class Gate:
 
     def joined(self, connection: DeviceConnection) -> None:
         """A connection was accepted; one too many is closed."""
-        self._connections.add(connection)
+        self._connections[connection] = None
         if len(self._connections) > self.limits.connections_max:
             self._counts["connections_over_limit"] += 1
             connection.close()
 
     def left(self, connection: DeviceConnection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
-        self._starved.discard(connection)
+        self._connections.pop(connection, None)
+        self._starved.pop(connection, None)
         self._displacing.pop(connection, None)
         if self._present.get(connection.device) is connection:
             del self._present[connection.device]
@@ -299,7 +299,7 @@ class Gate:
 
     def starve(self, connection: DeviceConnection) -> None:
         """Wake this connection when there is room again."""
-        self._starved.add(connection)
+        self._starved[connection] = None
 
     def spoofed(self, device: str, topic: str) -> None:
         """A device tried another's events topic, by publishing or in its will."""
@@ -315,7 +315,7 @@ class Gate:
             self._listeners.answer(device, topic, asked.correlation, item, outcome)
 
     def _room(self) -> None:
-        starved, self._starved = self._starved, set()
+        starved, self._starved = self._starved, {}
         for connection in starved:
             connection.release(Hold.ROOM)
 
