@@ -32,16 +32,19 @@ RARE: Final = ("truncate", "grow", "create", "rename", "unlink", "sync_failed", 
 
 def places(tape: list[Op], count: int, chance: Random) -> list[int]:
     """Where to cut: behind the records with these numbers."""
-    rare = [
-        at for at, op in enumerate(tape)
-        if (FILE_NAME in op.path or SALVAGE in op.path) and (op.kind in RARE or (op.kind == "write" and op.path.endswith(FILE_NAME)))
-    ]  # fmt: skip
+    rare = [at for at, op in enumerate(tape) if _is_rare(op)]
     told = [at for at, op in enumerate(tape) if op.kind == "note" and op.path.endswith(("told.jsonl", "refused.jsonl"))]
     chosen = [chance.randrange(told[0]) for _ in range(count // FIRST_RUN_PARTS)]
     chosen += [chance.randrange(len(tape)) for _ in range(count // 2 - len(chosen))]
     chosen += [chance.choice(rare) + chance.randint(-NEAR_MAX, NEAR_MAX) for _ in range(count // 4)]
     chosen += [chance.choice(told) for _ in range(count - len(chosen))]
     return sorted(min(max(at, 0), len(tape) - 1) for at in chosen)
+
+
+def _is_rare(op: Op) -> bool:
+    if op.kind in RARE:
+        return FILE_NAME in op.path or SALVAGE in op.path
+    return op.kind == "write" and op.path.endswith(FILE_NAME)
 
 
 async def cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:

@@ -19,8 +19,8 @@ FOLDER: Final = "NIGHTSAFE_FIGURES"
 class Figures(msgspec.Struct):
     """All disks of one trial together. `told` and what follows are events, over all disks; `guilty` is disks.
 
-    `faults` are calls that failed, in `runs` of a workload, with `starts` of the journal. `salvages` is how often it was
-    taken for damaged and rebuilt, which loses nothing, but tells people.
+    `faults` are calls that failed, in `runs` of a workload, with `starts` of the journal. `salvages` is how often it
+    was taken for damaged and rebuilt, which loses nothing, but tells people.
     """
 
     seed: str = ""
