@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ OFTEN: Mapping[str, Any] = MappingProxyType({"checkpoint_bytes": 262_144, "reser
 """Checkpoints as often as the settings allow, so that a short night has several."""
 SELDOM: Mapping[str, Any] = MappingProxyType({"reserve_bytes": 8_388_608})
 """As they are by default; only the room kept in reserve is small, for it is on the tape."""
+FULL_S = 1.0
 SETTLE_MAX_S = 60.0
 
 
@@ -94,10 +96,11 @@ class Scene:
         self._go_on()
 
     def disk_full(self) -> None:
-        """Writes to the log find the disk full for a while."""
+        """Writes to the log find the disk full, for longer than events are on their way in."""
         since = len(self.box.text)
         self.mount.fail("write", "ENOSPC", "-wal", 0)
         until(lambda: not self.box.alive or "disk_full" in self.box.text[since:], "the box has noticed", SETTLE_MAX_S)
+        time.sleep(FULL_S)
         self.mount.mend()
         self._go_on()
 

@@ -64,8 +64,11 @@ async def test_an_agent_that_believes_what_the_kernel_shows_is_convicted(
 async def test_an_agent_that_copies_what_the_kernel_shows_is_convicted(
     shim: Shim, seed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint of a log that is not on the disk: the older log that is there comes over it again."""
+    """A checkpoint of a log that is not on the disk: the older log that is there comes over it again.
+
+    What that leaves does not open, or only after it was taken for damaged and rebuilt.
+    """
     monkeypatch.setattr(database, "_renew", lambda wal: None)
     figures = await failed_syncs(shim, seed, 3, everywhere_behind)
     figures.tell("control-io-faults-checkpoint-only")
-    assert figures.guilty > 0
+    assert figures.guilty + figures.salvages > 0

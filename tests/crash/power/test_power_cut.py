@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.crash.power.cuts import WAYS, cut, places
 from tests.crash.power.disk import Disk
@@ -32,8 +31,7 @@ def night(seed: str, long_form: bool, tmp_path_factory: pytest.TempPathFactory) 
 
 
 async def test_A2_4_no_power_cut_takes_back_what_was_told(night: Night, seed: str, long_form: bool) -> None:
-    with capture_logs():
-        figures = await cut(night.tape, WAYS, 250 if long_form else 30, Random(seed))
+    figures = await cut(night.tape, WAYS, 250 if long_form else 30, Random(seed))
     figures.seed = seed
     figures.tell("cuts")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
@@ -58,8 +56,7 @@ def test_A2_4_after_a_power_cut_everything_is_in_the_cloud_once(night: Night, se
 async def test_an_agent_that_promises_less_is_convicted(promise: str, seed: str) -> None:
     """`normal` and `off` are SQLite's words; `first` tells before it commits."""
     tape = short_night(seed, promise, 250)
-    with capture_logs():
-        figures = await cut(tape, WAYS[:3], 8, Random(seed))
+    figures = await cut(tape, WAYS[:3], 8, Random(seed))
     figures.seed = seed
     figures.tell(f"control-{promise}")
     assert figures.lost > 0
@@ -71,8 +68,7 @@ async def test_A2_4_no_power_cut_takes_back_what_was_told_with_checkpoints_as_th
 ) -> None:
     """Eight MiB of log between two: a longer night, and fewer cuts."""
     night = whole_night(seed, tmp_path, 4500, SELDOM, False)
-    with capture_logs():
-        figures = await cut(night.tape, WAYS, 30, Random(seed))
+    figures = await cut(night.tape, WAYS, 30, Random(seed))
     figures.seed = seed
     figures.tell("cuts-as-it-is")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
