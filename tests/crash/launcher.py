@@ -27,8 +27,8 @@ def sync_nothing() -> None:
     """SQLite is told to leave writing to the disk to the operating system."""
     prepare = database._prepare
 
-    def prepare_without(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
-        prepare(connection, cache_bytes, bytes_max)
+    def prepare_without(connection: sqlite3.Connection, *limits: int) -> None:
+        prepare(connection, *limits)
         connection.execute("pragma synchronous = off")
 
     database._prepare = prepare_without

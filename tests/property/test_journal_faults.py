@@ -216,24 +216,3 @@ async def test_A2_4_a_failed_statement_loses_nothing_told_and_stores_nothing_twi
     for at, sql in enumerate(await statements(), start=1):
         if (not fault.landed or sql == "commit") and at % stride == 0:
             await fail_at(at, fault)
-
-
-async def test_what_waits_behind_a_device_s_failed_group_is_not_stored_before_it(tmp_path: Path) -> None:
-    """The group fails, the next one would not: what a device sent in order may not come into the log out of order."""
-    full = iter((True,))
-
-    def tap(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-        if sql.startswith("insert into records") and next(full, False):
-            error = sqlite3.OperationalError("this statement was made to fail")
-            error.sqlite_errorname = "SQLITE_FULL"
-            raise error
-        return run()
-
-    rig = await Rig(tmp_path, Ticking()).open(tap)
-    try:
-        group = [*fresh("till-1", "e1", 1, 2, 3, 4, 5, 6), *fresh("till-2", "e1", 1)]
-        outcomes = await rig.append([as_item(sent) for sent in group])
-        assert outcomes == [Outcome.UNSTORED] * 6 + [Outcome.STORED]
-        assert [row.device for row in read_rows(tmp_path)] == ["till-2"]
-    finally:
-        await rig.close()
