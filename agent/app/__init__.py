@@ -149,7 +149,7 @@ async def _compose(
     stack.push_async_callback(journal.close)
     reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
-    survey = await Survey.open(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage)
+    survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(survey.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
@@ -199,6 +199,8 @@ async def _compose(
         lambda: live.settings.journal,
     )
     journal.spare(disk.give)
+    journal.keep_out(reader.closed)
+    journal.keep_out(survey.closed)
     retention = Retention(journal, lambda: live.settings.journal)
     parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
     versions = {"nightsafe": __version__}

@@ -17,6 +17,7 @@ from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
+from agent.journal.book import AGENT
 from agent.journal.repair import Loss, Repaired
 from agent.journal.writer import Journal
 from agent.lan.gate import Gate
@@ -160,6 +161,8 @@ class JournalConditions:
 
 
 def _words_of(loss: Loss) -> str:
+    if loss.device == AGENT:
+        return "the box's own notes"
     if loss.first is None:
         return f"{loss.device} (events without a number)"
     return f"{loss.device} {loss.first}" + (f" to {loss.last}" if loss.last != loss.first else "")
@@ -182,6 +185,10 @@ class SweepSide:
     def lived_s(self) -> float:
         """Time that the box has run."""
         return self._journal.lived_s()
+
+    def limps(self) -> bool:
+        """Whether the disk fails so that nothing is read or written now."""
+        return self._journal.limps
 
     async def repair(self, position: int) -> bool:
         """Mend one record, or set it aside."""

@@ -234,14 +234,15 @@ def _mend_beside(row: Row, device: str, around: Around, renamed: tuple[int, str]
         if own is None:
             return False
         name = renamed[1] if renamed is not None and renamed[0] == candidate.device_epoch else own[0]
-        return name == device and _may_be(candidate.device_sequence, row.event)
+        return name == device
 
     if _whole(row) and beside_holds(row) and fits(row):
         return Mended(row, (), None, renamed)
     for column, candidate in _flipped(row):
         if _whole(candidate) and beside_holds(candidate) and fits(candidate):
             return Mended(candidate, (column,), None, renamed)
-    if _whole(row) and isinstance(row.beside, int) and _bits(_crc(row) or 0, row.beside) == 1 and fits(row):
+    near = isinstance(row.beside, int) and _bits(_crc(row) or 0, row.beside) == 1
+    if near and _whole(row) and fits(row) and _may_be(row.device_sequence, row.event):
         return Mended(row._replace(beside=_crc(row)), ("beside",), None, renamed)
     return _rebuilt(row, device, renamed)
 

@@ -9,6 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Final, TypeVar
@@ -40,6 +41,8 @@ def named_statements() -> dict[str, str]:
     """The SQL of statements.sql by name."""
     text = resources.files(__package__).joinpath("statements.sql").read_text("utf-8")
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    names = parts[::2]
+    assert len(set(names)) == len(names), "two statements share a name"
     return {name: body.strip().removesuffix(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
@@ -69,7 +72,7 @@ class Database:
                 sync_directory(directory)
             _renew(path.with_name(f"{FILE_NAME}-wal"))
         except OSError as error:
-            raise _not_made(path, error) from error
+            raise file_failed(path, error) from error
         opened = cls(await _connect(path))
         try:
             await opened.run(lambda connection: _prepare(connection, cache_bytes, bytes_max, checkpoint_bytes))
@@ -100,6 +103,11 @@ class Database:
         except sqlite3.Error as error:
             raise named(error) from error
         return result
+
+    def interrupt(self) -> None:
+        """Cut short the statement that runs, if one does."""
+        with suppress(sqlite3.Error, ValueError):
+            self._connection._conn.interrupt()
 
     async def close(self) -> None:
         """Close after every call before it has run."""
@@ -245,11 +253,12 @@ def disk_full() -> Transient:
     )
 
 
-def _not_made(path: Path, error: OSError) -> NightsafeError:
+def file_failed(path: Path, error: OSError) -> NightsafeError:
+    """An error of the file system as ours, like SQLite's."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full()
     hint = "Look at the disk and at the owner of the state directory."
-    return JournalDamaged("journal_io", f"The journal {path} cannot be made: {error.strerror or error}.", hint)
+    return JournalDamaged("journal_io", f"The journal {path} cannot be opened: {error.strerror or error}.", hint)
 
 
 def corrupt(what: str) -> JournalDamaged:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.core.errors import Held
 from agent.core.instants import to_text
+from agent.core.lineage import Stream
 from agent.core.mend import Row, beside_holds, seal_holds
 from agent.journal import mark as marks
 from agent.journal import salvage
@@ -147,6 +148,7 @@ class _Check:
         self._devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
         self._named = connection.execute(SQL["read_missing"]).fetchall()
         self._head: bytes | None = None
+        self._stream: Stream | None = None
 
     def row(self, row: Row) -> None:
         """Check one record against its seal and its neighbour's."""
@@ -155,6 +157,8 @@ class _Check:
         if report.records and position != report.last + 1:
             self.missing(report.last + 1, position - 1)
             self._head = None
+        if stream is not self._stream:
+            self._head, self._stream = None, stream
         before = stream.origin if position == stream.base + 1 else self._head
         if before is not None and row.prevhash != before:
             report.fault(f"position {position}: prevhash is not the rechash before it")

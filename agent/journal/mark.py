@@ -85,13 +85,17 @@ class Mark:
         self._turn = found[0] if found is not None else 0
         self._last = found[1] if found is not None else None
         self._failed = False
+        self._file = -1
+        self._guarded(lambda: self._open(path))
+
+    def _open(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         if os.fstat(self._file).st_size < 2 * SLOT_BYTES:
-            self._guarded(lambda: os.pwrite(self._file, b"\0" * SLOT_BYTES, SLOT_BYTES))
+            os.pwrite(self._file, b"\0" * SLOT_BYTES, SLOT_BYTES)
 
     def note(self, point: Point) -> None:
         """The journal is here now. Called after the commit, on the writer's thread; costs a few microseconds."""
-        if point == self._last:
+        if point == self._last or self._file < 0:
             return
         self._turn += 1
         self._last = point
@@ -103,12 +107,15 @@ class Mark:
 
     def sync(self) -> None:
         """Make it survive a power cut."""
-        self._guarded(lambda: os.fsync(self._file))
+        if self._file >= 0:
+            self._guarded(lambda: os.fsync(self._file))
 
     def close(self) -> None:
         """Sync and close."""
         self.sync()
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def _guarded(self, call: Callable[[], object]) -> None:
         try:

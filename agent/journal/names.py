@@ -20,6 +20,8 @@ from agent.runtime.files import write_whole
 log = structlog.get_logger()
 
 FILE_NAME: Final = "journal.names"
+FIGURES_MS: Final = 10_000
+"""How old the figures in it may be while the journal goes on."""
 
 
 class DeviceCopy(msgspec.Struct, frozen=True, array_like=True):
@@ -101,19 +103,25 @@ def read(directory: Path) -> Names | None:
 
 
 class NamesFile:
-    """The file of a running journal. A disk that refuses is logged once; the next change tries again."""
+    """The file of a running journal. A disk that refuses is logged once; the next change tries again.
+
+    What is new in name is written at once; figures alone at most every FIGURES_MS, because each time costs a sync.
+    """
 
     def __init__(self, directory: Path, venue: str) -> None:
         self._path = directory / FILE_NAME
         self._venue = venue
         self._written: tuple[Any, ...] | None = None
+        self._watermark = -1
+        self._written_ms = 0
         self._failed = False
 
-    def note(self, connection: sqlite3.Connection, book: Book) -> None:
+    def note(self, connection: sqlite3.Connection, book: Book, uptime_ms: int) -> None:
         """Write it if what it holds has changed. Called after the commit, on the writer's thread."""
-        now = (len(book.devices), len(book.epochs), len(book.boots), book.lineage.all(), book.watermark)
-        if now == self._written:
+        now = (len(book.devices), len(book.epochs), len(book.boots), book.lineage)
+        if now == self._written and (book.watermark == self._watermark or uptime_ms < self._written_ms + FIGURES_MS):
             return
+        self._written, self._watermark, self._written_ms = now, book.watermark, uptime_ms
         try:
             body = msgspec.json.encode(copy_of(connection, self._venue, book))
             write_whole(self._path, sha256(body).hexdigest().encode() + b"\n" + body)
@@ -121,8 +129,6 @@ class NamesFile:
             if not self._failed:
                 log.warning("names_not_written", reason=str(failed))
             self._failed = True
-            return
-        self._written = now
 
 
 def copy_of(connection: sqlite3.Connection, venue: str, book: Book) -> Names:

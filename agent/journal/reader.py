@@ -1,26 +1,24 @@
 """ingest → [journal: reading] → drain. Reads the log in order, on a connection that can only read.
 
-Every record is checked against its own seal before it leaves: a flipped byte is found here, not at the cloud. When the
-journal has been opened anew its file may be another one, and so this connection is opened anew, too.
+Every record is checked against its own seal before it leaves: a flipped byte is found here, not at the cloud.
 """
 
-import asyncio
 import sqlite3
 import struct
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
 from agent.core import chain
-from agent.core.errors import JournalDamaged, RecordDamaged
+from agent.core.errors import RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT
-from agent.journal.database import SQL, Database
-
-T = TypeVar("T")
+from agent.journal.database import SQL
+from agent.journal.reading import Reading
 
 MEMBERS_BYTES = 640
 """What a record has around its event in a batch, at most about so many bytes."""
@@ -64,13 +62,8 @@ class Reader:
         generation: Callable[[], int] = lambda: 0,
     ) -> None:
         """Opens nothing yet: the first call does. `generation` changes when the journal has been opened anew."""
-        self._directory = directory
-        self._cache_bytes = cache_bytes
+        self._reading = Reading(directory, cache_bytes, generation, self._forget)
         self._lineage = lineage
-        self._generation = generation
-        self._database: Database | None = None
-        self._opened_at = 0
-        self._opening = asyncio.Lock()
         self._devices: dict[int, str] = {}
         self._boots: dict[int, str] = {}
 
@@ -78,37 +71,19 @@ class Reader:
     async def open(cls, directory: Path, cache_bytes: int, lineage: Callable[[], Lineage]) -> "Reader":
         """Open a read-only connection to the journal in `directory`."""
         reader = cls(directory, cache_bytes, lineage)
-        await reader._open()
+        await reader._reading.open()
         return reader
 
     async def close(self) -> None:
         """Close the connection."""
-        database, self._database = self._database, None
-        if database is not None:
-            await database.close()
+        await self._reading.close()
 
-    async def _open(self) -> Database:
-        """The connection to the journal as it is now. Raises what opening it raises, and tries again with each call."""
-        async with self._opening:
-            wanted = self._generation()
-            if self._database is None or self._opened_at != wanted:
-                await self.close()
-                self._devices, self._boots = {}, {}
-                self._database = await Database.open_reader(self._directory, self._cache_bytes)
-                self._opened_at = wanted
-            return self._database
+    def closed(self) -> AbstractAsyncContextManager[None]:
+        """While the block lasts there is no connection; calls wait."""
+        return self._reading.closed()
 
-    async def _run(self, call: Callable[[sqlite3.Connection], T]) -> T:
-        database = self._database
-        if database is None or self._opened_at != self._generation():
-            database = await self._open()
-        try:
-            return await database.run(call)
-        except RecordDamaged:
-            raise
-        except JournalDamaged:
-            self._opened_at = -1  # the next call opens it anew
-            raise
+    def _forget(self) -> None:
+        self._devices, self._boots = {}, {}
 
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         """Records behind position `after`, without holes, at least one if there is one, as far as both limits allow.
@@ -117,7 +92,7 @@ class Reader:
         more. `bytes_max` counts the batch's decoded body. Raises RecordDamaged where the seal of the first does not
         hold; records before a damaged one are returned without it.
         """
-        return await self._run(lambda connection: self._batch(connection, after, records_max, bytes_max))
+        return await self._reading.run(lambda connection: self._batch(connection, after, records_max, bytes_max))
 
     async def rechash(self, position: int) -> bytes | None:
         """The seal of the record at `position`, None where neither it nor the one behind it is kept any more."""
@@ -127,17 +102,17 @@ class Reader:
             row = row or connection.execute(SQL["read_prevhash"], (position + 1,)).fetchone()
             return row[0] if row is not None else None
 
-        return await self._run(call)
+        return await self._reading.run(call)
 
     async def first(self) -> int | None:
         """Position of the first record that is kept."""
-        row = await self._run(lambda connection: connection.execute(SQL["read_first"]).fetchone())
+        row = await self._reading.run(lambda connection: connection.execute(SQL["read_first"]).fetchone())
         return row[0] if row is not None else None
 
     async def missing_reason(self, first: int, last: int) -> str | None:
         """What was said when the records at these positions were found damaged, None if nothing was."""
         at = (first, last)
-        row = await self._run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
+        row = await self._reading.run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
         return row[0] if row is not None else None
 
     def _batch(self, connection: sqlite3.Connection, after: int, records_max: int, bytes_max: int) -> list[Stored]:

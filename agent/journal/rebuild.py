@@ -272,7 +272,8 @@ class Rebuild:
         after = self._new.execute(SQL["read_prevhash"], (row.position + 1,)).fetchone()
         if after is None and self._mark is not None and self._mark.position == row.position:
             after = (self._mark.head,)
-        previous = stream.origin if row.position == stream.base + 1 else before[0] if before else None
+        joined = before is not None and self._lineage.of(row.position - 1) is stream
+        previous = stream.origin if row.position == stream.base + 1 else before[0] if joined else None
         around = Around(row.position - stream.base, previous, after[0] if after else None, self._countings)
         found = mend(row, around, self._work_bytes)
         if found is None and isinstance(row.event, bytes):

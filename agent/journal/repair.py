@@ -103,7 +103,8 @@ def examine(connection: sqlite3.Connection, book: Book, position: int) -> Case |
         return None
     before = connection.execute(SQL["read_rechash"], (position - 1,)).fetchone()
     after = connection.execute(SQL["read_prevhash"], (position + 1,)).fetchone()
-    previous = stream.origin if position == stream.base + 1 else before[0] if before else None
+    joined = before is not None and book.lineage.of(position - 1) is stream
+    previous = stream.origin if position == stream.base + 1 else before[0] if joined else None
     following = after[0] if after and book.lineage.of(position + 1) is stream else None
     if position == book.position:
         following = book.head

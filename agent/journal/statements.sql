@@ -19,8 +19,8 @@ update streams set sealed = ? where epoch = ?;
 -- name: write_fenced
 update streams set fenced = 1 where epoch = ?;
 
--- name: write_doubt
-update journal set doubt = ? where one = 1;
+-- name: clear_doubt
+update journal set doubt = null where one = 1;
 
 -- name: seal_record
 update records set prevhash = ?, rechash = ? where position = ?;
@@ -173,9 +173,6 @@ select first, last from missing order by last;
 -- name: read_record
 select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
 from records where position = ?;
-
--- name: read_prevhash
-select prevhash from records where position = ?;
 
 -- name: mend_record
 update records set device_epoch = ?, device_sequence = ?, boot = ?, recorded_ms = ?, uptime_ms = ?, synced = ?,

@@ -50,7 +50,7 @@ def seal_on(connection: sqlite3.Connection, book: Book) -> Stream | None:
     done = at == book.position
     connection.execute(SQL["write_sealed"], (None if done else at, forming.epoch))
     if done:
-        connection.execute(SQL["write_doubt"], (None,))
+        connection.execute(SQL["clear_doubt"])
         book.doubt = None
         book.head = head
     book.lineage = read_lineage(connection)

@@ -6,13 +6,14 @@ mend.
 
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
-from agent.journal.database import SQL, Database
+from agent.journal.database import SQL
+from agent.journal.reading import Reading
 
 FINDINGS_MAX: Final = 100
 """What a look at the structure names at most."""
@@ -35,20 +36,33 @@ class Look(NamedTuple):
 class Survey:
     """A reader that checks."""
 
-    def __init__(self, database: Database, lineage: Callable[[], Lineage]) -> None:
-        self._database = database
+    def __init__(
+        self,
+        directory: Path,
+        cache_bytes: int,
+        lineage: Callable[[], Lineage],
+        generation: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Opens nothing yet: the first call does. `generation` changes when the journal has been opened anew."""
+        self._reading = Reading(directory, cache_bytes, generation)
         self._lineage = lineage
         self._connection: sqlite3.Connection | None = None
 
     @classmethod
     async def open(cls, directory: Path, cache_bytes: int, lineage: Callable[[], Lineage]) -> "Survey":
         """Open a read-only connection to the journal in `directory`."""
-        return cls(await Database.open_reader(directory, cache_bytes), lineage)
+        survey = cls(directory, cache_bytes, lineage)
+        await survey._reading.open()
+        return survey
 
     async def close(self) -> None:
         """Close the connection; a look that runs is cut short."""
         self.interrupt()
-        await self._database.close()
+        await self._reading.close()
+
+    def closed(self) -> AbstractAsyncContextManager[None]:
+        """While the block lasts there is no connection; what runs is cut short, calls wait."""
+        return self._reading.closed()
 
     def interrupt(self) -> None:
         """Cut short what runs: a look at the structure of a large file takes minutes."""
@@ -71,11 +85,11 @@ class Survey:
                 self._connection = None
             return tuple(str(text) for (text,) in found if text != "ok")
 
-        return await self._database.run(call)
+        return await self._reading.run(call)
 
     async def look(self, after: int, count: int) -> Look:
         """Check up to `count` records behind position `after`. Raises JournalDamaged where they cannot be read."""
-        return await self._database.run(lambda connection: self._look(connection, after, count))
+        return await self._reading.run(lambda connection: self._look(connection, after, count))
 
     def _look(self, connection: sqlite3.Connection, after: int, count: int) -> Look:
         connection.execute("begin")
@@ -91,9 +105,10 @@ class Survey:
         damaged: list[int] = []
         unjoined: list[int] = []
         holes: list[tuple[int, int]] = []
-        next_, head = after + 1, before[0] if before else None
+        next_, head, former = after + 1, before[0] if before else None, lineage.of(after)
         for row in rows:
             stream = lineage.of(row.position)
+            head, former = (head if stream is former else None), stream
             if row.position != next_:
                 holes += [(next_, row.position - 1)] if not _explained(next_, row.position - 1, missing, safe) else []
                 head = None

@@ -8,7 +8,7 @@ journal limps, storing nothing, until it has been opened anew. Never judges an e
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -29,7 +29,7 @@ from agent.journal import book as books
 from agent.journal import repair as repairs
 from agent.journal import retention, salvage, streams
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
 from agent.journal.figures import journal_facts
 from agent.journal.fold import Fold, Refusable, Stamp, quarantine_record
 from agent.journal.mark import Mark, Point
@@ -123,6 +123,7 @@ class Journal:
         self._reopening: asyncio.Task[None] | None = None
         self._generations_count = 0
         self._on_reopen: list[Callable[[], None]] = []
+        self._kept_out: list[Callable[[], AbstractAsyncContextManager[None]]] = []
         self._spare: Callable[[bool], bool] = lambda sure: False
         self._level = Level.NORMAL
         self._shed_count = 0
@@ -132,10 +133,10 @@ class Journal:
     async def start(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
         """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. Raises Held."""
         try:
-            return await cls.open(directory, venue, epoch, clock, limits)
+            return await cls._try(directory, venue, epoch, clock, limits)
         except (JournalDamaged, Transient) as error:
             limping = cls(None, Book(), venue, clock, limits)
-            limping._again = partial(cls.open, directory, venue, epoch, clock, limits)
+            limping._again = partial(cls._try, directory, venue, epoch, clock, limits)
             limping._fail(error)
             return limping
 
@@ -164,7 +165,15 @@ class Journal:
                 f"The journal has gone from {directory}.",
                 "Look whether the disk of the state directory is still mounted there.",
             )
-        return await cls.open(directory, venue, epoch, clock, limits)
+        return await cls._try(directory, venue, epoch, clock, limits)
+
+    @classmethod
+    async def _try(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
+        """As `open`; errors of the file system arrive as ours."""
+        try:
+            return await cls.open(directory, venue, epoch, clock, limits)
+        except OSError as error:
+            raise file_failed(directory, error) from error
 
     async def close(self) -> None:
         """Close the database; what was submitted and not yet committed is not acknowledged."""
@@ -226,6 +235,10 @@ class Journal:
         """Call `call` when the journal has been opened anew: what was read before may not be there any more."""
         self._on_reopen.append(call)
 
+    def keep_out(self, closed: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        """Hold `closed()` while the journal is opened anew: no other connection of this process may be open then."""
+        self._kept_out.append(closed)
+
     def spare(self, give: Callable[[bool], bool]) -> None:
         """Call `give` when a write that must go through finds the disk full (True), or may have failed of it (False);
         it returns whether there is room now, so that it is tried once more."""
@@ -253,13 +266,13 @@ class Journal:
                 if self._failure is not None:
                     await self._limp(group)
                     continue
-                self._sync_mark()
+                await self._sync_mark()
                 if self._lived().total_s - self._book.lived.total_s >= LIVED_WRITE_S:
                     await self._note_lived()
                 if not self._waiting:
+                    self._wake.clear()  # first: what arrives while the mark is written must not wait for a beat
                     if not self._writable:
                         await self._note_lived()
-                    self._wake.clear()
                     await _wait(self._wake, BEAT_S)
                     continue
                 await self._commit_waiting()
@@ -308,12 +321,12 @@ class Journal:
             self._note_writable(None)
             self._tell_commit()
 
-    def _sync_mark(self) -> None:
-        """A few milliseconds once a minute, on the loop."""
+    async def _sync_mark(self) -> None:
+        """Once a minute; a commit that is due waits for it."""
         now_s = self._lived().total_s
         if self._mark is not None and now_s - self._mark_synced_s >= MARK_SYNC_S:
             self._mark_synced_s = now_s
-            self._mark.sync()
+            await asyncio.to_thread(self._mark.sync)
 
     async def _commit_waiting(self) -> None:
         group = self._take_waiting()
@@ -325,7 +338,6 @@ class Journal:
             outcomes = await self._transact(lambda connection: self._append(connection, group), must=own)
             self._note_writable(None)
         except NightsafeError as error:
-            group += self._take_behind(group)
             outcomes = [Outcome.UNSTORED] * len(group)
             self._note_writable(error)
         finally:
@@ -333,6 +345,8 @@ class Journal:
         self._commits_count += 1
         for (item, settle), outcome in zip(group, outcomes, strict=True):
             settle(item, outcome)
+        if not self._writable:
+            self._turn_away()
         reused, self._reused = self._reused, []
         for event in reused:
             self._on_reused(event)
@@ -342,27 +356,23 @@ class Journal:
         self._tell_commit()
 
     def _take_waiting(self) -> list[tuple[Item, Settle]]:
-        """The next group. Where nothing of devices is taken, they are told so, and the box's own records stay in it."""
+        """The next group. Where nothing of devices is taken, only the box's own records are in it."""
+        if self._level is Level.REFUSE:
+            self._turn_away()
         group = self._waiting[: self._limits.commit_events_max]
         self._waiting = self._waiting[len(group) :]
         self._waiting_bytes = sum(_size(item) for item, _ in self._waiting) if self._waiting else 0
-        if self._level is not Level.REFUSE:
-            return group
-        own = [one for one in group if type(one[0]) is Own]
-        for item, settle in (*group, *self._take_behind(group)):
+        return group
+
+    def _turn_away(self) -> None:
+        """Whatever of devices waits is told that it is not stored. Also after a group that failed: what a device sent
+        behind it must not be stored before it."""
+        waiting = self._waiting
+        self._waiting = [one for one in waiting if type(one[0]) is Own]
+        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting)
+        for item, settle in waiting:
             if type(item) is not Own:
                 settle(item, Outcome.UNSTORED)
-        return own
-
-    def _take_behind(self, group: list[tuple[Item, Settle]]) -> list[tuple[Item, Settle]]:
-        """What waits of the devices in a group that was not stored: it must not come before that."""
-        devices = {_device(item) for item, _ in group} - {None}
-        waiting, self._waiting = self._waiting, []
-        behind: list[tuple[Item, Settle]] = []
-        for one in waiting:
-            (behind if _device(one[0]) in devices else self._waiting).append(one)
-        self._waiting_bytes = sum(_size(item) for item, _ in self._waiting)
-        return behind
 
     def _tell_commit(self) -> None:
         for call in self._on_commit:
@@ -412,12 +422,14 @@ class Journal:
                 await self.close()
             await asyncio.sleep(self._reopen_pause_s())
             try:
-                opened = await self._again()
+                async with AsyncExitStack() as stack:
+                    for closed in self._kept_out:
+                        await stack.enter_async_context(closed())
+                    self._adopt(await self._again())
             except NightsafeError as error:
                 self._fail(error)
                 self._spare(error.code == "disk_full")
                 continue
-            self._adopt(opened)
             await self._note_lived()
             log.info("journal_reopened", epoch=self._book.epoch, last=self._book.sequence, writable=self._writable)
 
@@ -510,7 +522,7 @@ class Journal:
                       self._venue)
             )  # fmt: skip
         if self._names is not None:
-            self._names.note(connection, book)
+            self._names.note(connection, book, self._clock.uptime_ms())
 
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
@@ -837,8 +849,3 @@ def _size(item: Item) -> int:
     if type(item) is Event:
         return len(item.body)
     return item.size if type(item) is Refusal else 256  # the box's own are small
-
-
-def _device(item: Item) -> str | None:
-    """Who sent it; None for the box's own."""
-    return item.device if isinstance(item, Event | Refusal) else None

@@ -49,6 +49,7 @@ OPTIONAL: Final = frozenset({"alerts.smtp"})
 RELOADS: Final = {"live": "at once", "restart": "at the next start", "never": "never, for an existing journal"}
 
 UNITS: Final[Mapping[str, str]] = {
+    "per_s": "a second",
     "_s": "seconds",
     "_days": "days",
     "_limit": "minor units",

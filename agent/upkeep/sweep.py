@@ -52,6 +52,7 @@ class Journal(Protocol):
     def cursor(self) -> int: ...
     def last(self) -> int: ...
     def lived_s(self) -> float: ...
+    def limps(self) -> bool: ...
     async def repair(self, position: int) -> bool: ...
     def demand_rebuild(self, why: str, now: bool) -> None: ...
 
@@ -107,20 +108,25 @@ class Sweep:
         self._survey.interrupt()
 
     async def _round(self) -> None:
-        """The structure, what the cloud lacks, and the rest."""
+        """The structure, what the cloud lacks, and the rest. A disk that fails as such is no damage to the journal."""
+        while self._journal.limps() and not self._stop.is_set():
+            await self._pause(REST_S)
         self._tell(state="structure")
-        if found := await self._survey.structure():
-            self._broken(f"its structure: {found[0]}", now=False)
-        elif not self._stop.is_set():
-            self._tell(structure="sound")
-            self._telling.lift("journal_structure")
-        begin = self._journal.cursor()
-        self._tell(state="checking", checked_count=0)
         try:
+            if found := await self._survey.structure():
+                self._broken(f"its structure: {found[0]}", now=False)
+            elif not self._stop.is_set() and not self._journal.limps():
+                self._tell(structure="sound")
+                self._telling.lift("journal_structure")
+            begin = self._journal.cursor()
+            self._tell(state="checking", checked_count=0)
             await self._walk(begin, None)
             await self._walk(0, begin)
         except JournalDamaged as damaged:
-            self._broken(damaged.text, now=False)
+            if self._journal.limps():
+                log.debug("sweep_put_off", code=damaged.code)
+            else:
+                self._broken(damaged.text, now=False)
         except Transient as failed:
             log.debug("sweep_put_off", code=failed.code)
         if not self._stop.is_set():

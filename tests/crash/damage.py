@@ -174,7 +174,7 @@ def read(folder: Path) -> list[Truth]:
     ]
 
 
-# Ways to damage ---------------------------------------------------------------------------------------------------------
+# Ways to damage -------------------------------------------------------------------------------------------------------
 
 Damage = Callable[[Made, Path, Random], str]
 """Damages the files in a folder; says what it did."""
@@ -291,27 +291,18 @@ KINDS: tuple[Damage, ...] = (
 )  # fmt: skip
 
 
-# What comes of it -------------------------------------------------------------------------------------------------------
+# What comes of it -----------------------------------------------------------------------------------------------------
 
 
-class Aftermath(NamedTuple):
-    """What would be uploaded, everything that was said about mending and loss, and how often it was opened."""
-
-    readable: list[Stored]
-    lives: int
-
-
-async def recovered(folder: Path, clock: Ticking) -> tuple[Aftermath, Life]:
+async def recovered(folder: Path, clock: Ticking) -> tuple[list[Stored], Life]:
     """Open it as the agent does, and read all that the cloud lacks as the drain does; the last life still runs."""
-    lives = 0
     for _ in range(ROUNDS_MAX):
         life = await Life(folder, clock).__aenter__()
-        lives += 1
         try:
             await sweep(life)
-            return Aftermath(await _drain(life), lives), life
+            return await read_as_the_drain(life), life
         except JournalDamaged as damaged:
-            life.journal.demand_rebuild(damaged.text, now=True)
+            life.journal.demand_rebuild(damaged.text)
             await life.__aexit__()
     raise AssertionError("it does not become readable")
 
@@ -335,14 +326,15 @@ async def sweep(life: Life) -> None:
         await survey.close()
 
 
-async def _drain(life: Life) -> list[Stored]:
+async def read_as_the_drain(life: Life) -> list[Stored]:
     found: list[Stored] = []
     after = life.journal.book.cursor
     for _ in range(100_000):
         try:
             batch = await life.reader.batch(after, 50, 1 << 20)
         except RecordDamaged as damaged:
-            assert await life.journal.repair(damaged.position), "nothing to repair where the reader found damage"
+            if not await life.journal.repair(damaged.position):
+                raise AssertionError("nothing to repair where the reader found damage") from damaged
             continue
         if not batch:
             return found

@@ -21,13 +21,15 @@ from tests.crash.disks import MIB, SMALL_JOURNAL, ext4, fill, free_bytes, tmpfs
 from tests.crash.judge import Disk, judge
 from tests.crash.load import Load
 from tests.integration.machine import NIGHTSAFE, Box, CloudServer, until
+from tests.integration.mqtt import Device
+from tests.sales import counted
 
 DEVICES = 6
 FULL_MAX_S = 40.0
 DRAIN_MAX_S = 40.0
 
 
-@pytest.fixture(params=["ext4", "ext4, started again while full", "tmpfs"])
+@pytest.fixture(params=["ext4", pytest.param("ext4, started again while full", marks=pytest.mark.long), "tmpfs"])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     """Mounts a disk of 16 MiB at a path."""
     with ExitStack() as stack:
@@ -243,3 +245,17 @@ def test_a_full_disk_behind_the_log_stops_nothing(
             disk.look()
             disk.has_all(load.told_by_a_dead_box())
         is_sound(box)
+
+
+def test_when_room_is_short_qos_0_is_left_out_and_qos_1_is_stored(new_box: Callable[..., Box]) -> None:
+    """A threshold above the size of any disk makes room short; nobody was promised anything for QoS 0."""
+    box = new_box(journal={"shed_free_bytes": 900_000_000_000, "bytes_max": 1_000_000_000_000}).start()
+    until(lambda: level(box) == "shed", "room is short")
+    with Device(box.port, "till-1") as device:
+        device.send(device.frame(counted("e1", 1), qos=0))
+        device.tell(counted("e1", 2))
+    assert len(box.stored("till-1")) == 1
+    assert (box.counts()["events_qos0"], box.counts()["events_shed"]) == (1, 1)
+    assert condition(box, "disk_shed")["severity"] == "warning"
+    assert answer(box, "/readyz") == 200
+    is_sound(box)

@@ -4,8 +4,10 @@ The real writer on real files; its statements are made to fail.
 """
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -124,22 +126,87 @@ async def test_a_failure_of_any_other_write_makes_it_limp_too(rig: Rig) -> None:
     assert rig.journal.facts().cursor == 1
 
 
-async def test_a_start_on_a_damaged_file_limps_until_it_can_be_opened(rig: Rig) -> None:
+async def test_a_start_on_what_cannot_be_opened_limps_until_it_can(rig: Rig) -> None:
     await rig.append([as_item(event(1))])
     await rig.close()
-    good = (rig.folder / FILE_NAME).read_bytes()
-    (rig.folder / FILE_NAME).write_bytes(b"this is no database" * 1000)
+    aside = rig.folder / "aside"
+    (rig.folder / FILE_NAME).rename(aside)
+    (rig.folder / FILE_NAME).mkdir()  # what stands there is no file
     journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
     assert (journal.limps, journal.facts().writable, journal.facts().last) == (True, False, 0)
     stop = asyncio.Event()
     running = asyncio.create_task(journal.run(lambda: None, stop))
-    (rig.folder / FILE_NAME).write_bytes(good)
+    await asyncio.sleep(0.1)
+    assert not running.done()
+    (rig.folder / FILE_NAME).rmdir()
+    aside.rename(rig.folder / FILE_NAME)
     await reached(lambda: journal.facts().writable)
     assert journal.facts().last == 1
     stop.set()
     await running
     await journal.close()
     await rig.open()
+
+
+async def test_an_error_of_the_file_system_makes_it_limp_like_one_of_sqlite(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opening looks at files beside SQLite, too."""
+
+    async def failing_open(*_: object) -> Journal:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    await rig.append([as_item(event(1))])
+    await rig.close()
+    monkeypatch.setattr(Journal, "open", failing_open)
+    journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
+    assert journal.limps
+    assert journal.failure is not None
+    assert "Read-only file system" in journal.failure.text
+    monkeypatch.undo()
+    stop = asyncio.Event()
+    running = asyncio.create_task(journal.run(lambda: None, stop))
+    await reached(lambda: journal.facts().writable)
+    stop.set()
+    await running
+    await journal.close()
+    await rig.open()
+
+
+async def test_no_other_connection_is_open_while_the_journal_is_opened_anew(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are looked at beside SQLite then: closing one would drop this process's locks on the database."""
+    await rig.append([as_item(event(1))])
+    reader = Reader(rig.folder, 1_048_576, lambda: rig.journal.book.lineage, lambda: rig.journal.generation)
+    rig.journal.keep_out(reader.closed)
+    rig.journal.keep_out(rig.reader.closed)
+    assert await reader.batch(0, 10, 1_000_000)
+    opening, seen = rig.journal._again, list[bool]()
+    read: list[asyncio.Task[object]] = []
+
+    async def opened() -> Journal:
+        read.append(asyncio.create_task(reader.batch(0, 10, 1_000_000)))
+        await asyncio.sleep(0.01)
+        seen.append(read[0].done() or "journal.sqlite" in open_files())
+        return await opening()
+
+    rig.journal._again = opened
+    await limping(rig)
+    rig.through(straight)
+    await rig.settled()
+    assert seen == [False]
+    assert await read[0], "who asked meanwhile was not answered"
+    await reader.close()
+
+
+def open_files() -> str:
+    """The names of this process's open files."""
+    names = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            names.append(str(link.readlink()))
+    return " ".join(names)
 
 
 async def test_a_start_on_what_a_person_must_look_at_ends_with_words(rig: Rig) -> None:
@@ -215,3 +282,25 @@ async def test_telemetry_is_left_out_when_room_is_short_and_nothing_else(rig: Ri
     await rig.journal.record("nightsafe.journal.repaired", {"positions": []})
     assert await rig.append([as_item(event(1))]) == [Outcome.STORED]
     assert rig.journal.shed_count == 1
+
+
+async def test_what_came_behind_a_group_that_failed_is_not_stored_before_it(rig: Rig) -> None:
+    """Four events are a group here: the fifth must not be stored alone, or its device's order is lost."""
+    rig.through(failing("SQLITE_FULL", lambda sql: sql.startswith("insert into records"), 1))
+    assert await rig.append([as_item(event(number)) for number in range(1, 7)]) == [Outcome.UNSTORED] * 6
+    assert await rig.append([as_item(event(number)) for number in range(1, 7)]) == [Outcome.STORED] * 6
+    assert rig.journal.open_gaps() == []
+
+
+async def test_what_waits_while_nothing_is_taken_is_not_stored_in_part_when_that_ends(rig: Rig) -> None:
+    rig.journal.press(Level.REFUSE)
+    told: list[Outcome] = []
+
+    def heard(_: object, outcome: Outcome) -> None:
+        told.append(outcome)
+        rig.journal.press(Level.NORMAL)
+
+    for number in range(1, 7):
+        rig.journal.submit(as_item(event(number)), heard)
+    await reached(lambda: len(told) == 6)
+    assert set(told) == {Outcome.UNSTORED}

@@ -65,3 +65,28 @@ def test_a_tally_counts_as_a_set_does(steps: list[tuple[int, int]]) -> None:
         again.expect(expected)
         assert (again.highest, again.ranges(), again.gaps()) == (tally.highest, tally.ranges(), tally.gaps())
         assert len(tally.ranges()) + (expected > max(seen, default=0)) == len(tally.gaps())
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(("add", "lose", "expect")), st.integers(1, 30), st.integers(0, 6)), max_size=30)
+)
+def test_a_tally_that_loses_counts_as_a_set_does(steps: list[tuple[str, int, int]]) -> None:
+    tally, seen, highest = Tally(), set[int](), 0
+    for what, first, more in steps:
+        numbers = set(range(first, first + more + 1))
+        if what == "add":
+            tally.add_range(first, first + more)
+            seen, highest = seen | numbers, max(highest, first + more)
+        elif what == "lose":
+            tally.take_out(first, first + more)
+            seen -= numbers
+        else:
+            tally.expect(first)
+            highest = max(highest, first)
+        assert tally.highest == highest
+        assert {number for number in range(1, 60) if tally.holds(number)} == seen
+        missing = {number for gap in tally.gaps() for number in range(gap.first, gap.last + 1)}
+        assert missing == set(range(1, highest + 1)) - seen
+        assert tally.oldest_gaps(2) == tally.gaps()[:2]
+        assert tally.latest_gaps(2) == tally.gaps()[-2:]

@@ -98,3 +98,26 @@ def test_what_a_device_says_it_has_counted_is_a_hole_behind_all_that_came() -> N
     assert (tally.missing_of(Gap(5, 9)), tally.gaps()) == (Gap(5, 8), (Gap(5, 8), Gap(10, 11)))
     tally.add_range(5, 8)
     assert (tally.missing_of(Gap(5, 9)), tally.contiguous) == (None, 9)
+
+
+def test_what_is_lost_at_the_end_is_a_hole_like_any_other() -> None:
+    tally = Tally(50)
+    tally.take_out(46, 50)
+    assert (tally.contiguous, tally.highest, tally.gaps()) == (45, 50, (Gap(46, 50),))
+    assert (tally.oldest_gaps(1), tally.latest_gaps(1)) == ((Gap(46, 50),), (Gap(46, 50),))
+    assert tally.add(50) is LATE
+    assert tally.add(46) is LATE
+    assert tally.gaps() == (Gap(47, 49),)
+    assert tally.add(51) is NEXT
+    assert [tally.add(number) for number in (47, 48, 49)] == [LATE] * 3
+    assert (tally.contiguous, tally.gaps()) == (51, ())
+
+
+def test_a_lost_end_is_known_from_what_is_expected() -> None:
+    tally = Tally(3)
+    tally.expect(5)
+    assert tally.gaps_within(Gap(4, 5)) == (Gap(4, 5),)
+    assert tally.add(7) is AHEAD
+    assert tally.gaps() == (Gap(4, 6),)
+    tally.add_range(4, 6)
+    assert (tally.contiguous, tally.gaps()) == (7, ())

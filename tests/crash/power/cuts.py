@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from structlog.testing import capture_logs
+
 from agent.journal.database import FILE_NAME
 from tests.crash.power.disk import Disk, Way
 from tests.crash.power.examine import Finding, examine, lay_out
@@ -18,6 +20,8 @@ from tests.crash.power.tape import Op
 from tests.crash.power.witness import Witness
 from tests.property.journal_rig import QUICK
 
+SALVAGE: Final = "salvage"
+"""In the names of what a rebuilding of the journal makes and removes."""
 WAYS: Final = (Way("drop"), Way("prefix"), Way("subset"), Way("drop", strict=True), Way("subset", strict=True))
 FIRST_RUN_PARTS: Final = 10
 """One cut of so many is before anything was ever told: while the journal is made."""
@@ -28,10 +32,7 @@ RARE: Final = ("truncate", "grow", "create", "rename", "unlink", "sync_failed", 
 
 def places(tape: list[Op], count: int, chance: Random) -> list[int]:
     """Where to cut: behind the records with these numbers."""
-    rare = [
-        at for at, op in enumerate(tape)
-        if FILE_NAME in op.path and (op.kind in RARE or (op.kind == "write" and op.path.endswith(FILE_NAME)))
-    ]  # fmt: skip
+    rare = [at for at, op in enumerate(tape) if _is_rare(op)]
     told = [at for at, op in enumerate(tape) if op.kind == "note" and op.path.endswith(("told.jsonl", "refused.jsonl"))]
     chosen = [chance.randrange(told[0]) for _ in range(count // FIRST_RUN_PARTS)]
     chosen += [chance.randrange(len(tape)) for _ in range(count // 2 - len(chosen))]
@@ -40,8 +41,21 @@ def places(tape: list[Op], count: int, chance: Random) -> list[int]:
     return sorted(min(max(at, 0), len(tape) - 1) for at in chosen)
 
 
+def _is_rare(op: Op) -> bool:
+    if op.kind in RARE:
+        return FILE_NAME in op.path or SALVAGE in op.path
+    return op.kind == "write" and op.path.endswith(FILE_NAME)
+
+
 async def cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
     """Try `count` places in each way."""
+    with capture_logs() as logs:
+        figures = await _cut(tape, ways, count, chance)
+    figures.note(logs)
+    return figures
+
+
+async def _cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
     figures, witness = Figures(), Witness()
     disks = [(way, Disk(way, chance), places(tape, count, chance)) for way in ways]
     for at, op in enumerate(tape):

@@ -53,9 +53,11 @@ class Finding(msgspec.Struct):
         )  # fmt: skip
 
 
-def lay_out(content: dict[str, bytes], folder: Path) -> None:
-    """Write a disk's files; nothing of the devices' own, and no socket."""
+def lay_out(content: dict[str, bytes], folder: Path, start: str = "/") -> None:
+    """Write a disk's files, or those whose path starts so."""
     for path, data in content.items():
+        if not path.startswith(start):
+            continue
         target = folder / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
@@ -67,8 +69,8 @@ async def examine(folder: Path, witness: Witness, chance: Random) -> Finding:
     began_s = time.perf_counter()
     try:
         journal = await Journal.open(folder, VENUE, STREAM, Ticking(), LIMITS)
-    except NightsafeError as error:
-        finding.faults.append(f"it does not open: {error.code}: {error.text}")
+    except Exception as error:  # on an unsound disk any, and each is a finding
+        finding.faults.append(f"it does not open: {error!r}")
         finding.lost = len(witness.told)
         return finding
     finding.start_s = time.perf_counter() - began_s

@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,7 +19,8 @@ FOLDER: Final = "NIGHTSAFE_FIGURES"
 class Figures(msgspec.Struct):
     """All disks of one trial together. `told` and what follows are events, over all disks; `guilty` is disks.
 
-    `faults` are calls that failed, in `runs` of a workload, with `starts` of the journal.
+    `faults` are calls that failed, in `runs` of a workload, with `starts` of the journal. `salvages` is how often it
+    was taken for damaged and rebuilt, which loses nothing, but tells people.
     """
 
     seed: str = ""
@@ -36,6 +38,7 @@ class Figures(msgspec.Struct):
     reordered: int = 0
     phantom: int = 0
     cloud_ahead: int = 0
+    salvages: int = 0
     start_max_s: float = 0.0
     words: list[str] = []
 
@@ -51,6 +54,10 @@ class Figures(msgspec.Struct):
             setattr(self, count, getattr(self, count) + getattr(finding, count))
         if not finding.clean and len(self.words) < WORDS_MAX:
             self.words.append(f"{what}, {told} told: {finding}")
+
+    def note(self, logs: Sequence[Mapping[str, Any]]) -> None:
+        """Count what the journal said of itself."""
+        self.salvages += sum(line["event"] == "journal_salvage_began" for line in logs)
 
     def tell(self, trial: str) -> None:
         """Print them, and write `power-TRIAL.json` if a folder for it is named."""

@@ -1,8 +1,7 @@
-"""The agent's own command with SQLite's promise changed: `lesser.py SYNCHRONOUS CHECKPOINT_BYTES run --config FILE`.
+"""The agent's own command with SQLite's promise changed: `lesser.py PROMISE run --config FILE`.
 
-`full` leaves the promise as it is: then only checkpoints come more often, or not even that with 0 bytes. `normal`,
-`off` and `first`, which tells before it commits, are what power cuts must convict. The agent itself has no such
-switch; this is put over its code from outside.
+`full` leaves the promise as it is. `normal`, `off` and `first`, which tells before it commits, are what power cuts must
+convict. The agent itself has no such switch; this is put over its code from outside.
 """
 
 import sqlite3
@@ -20,24 +19,17 @@ def promise(synchronous: str) -> None:
     """Once the agent has set up its connection, have it sync as little as this."""
     prepare = database._prepare
 
-    def prepare_otherwise(connection: sqlite3.Connection, cache_bytes: int, bytes_max: int) -> None:
-        prepare(connection, cache_bytes, bytes_max)
+    def prepare_otherwise(connection: sqlite3.Connection, *limits: int) -> None:
+        prepare(connection, *limits)
         connection.execute(f"pragma synchronous = {synchronous}")
 
-    database._prepare = prepare_otherwise
-
-
-def checkpoint_every(size: int) -> None:
-    """Copy the log into the database file when it has this many bytes."""
-    database.CHECKPOINT_BYTES = size  # type: ignore[misc]
+    database._prepare = prepare_otherwise  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
-    synchronous, checkpoint_bytes = sys.argv.pop(1), int(sys.argv.pop(1))
-    if synchronous == "first":
+    promised = sys.argv.pop(1)
+    if promised == "first":
         tell_first()
-    elif synchronous != "full":
-        promise(synchronous)
-    if checkpoint_bytes:
-        checkpoint_every(checkpoint_bytes)
+    elif promised != "full":
+        promise(promised)
     cli.main()

@@ -1,8 +1,8 @@
 """fault → [one box after another on the same disk] → a power cut. A short workload on the real journal, in process.
 
-The journal runs over the shim. A call of SQLite fails; what was not told is sent again; when the journal ends, as a
-process does that ends of an I/O error, a new one is opened on what a running system shows of the disk. Afterwards the
-power is cut.
+The journal runs over the shim. A call to the disk fails; what was not told is sent again. The journal is killed at
+that call, and the next one finds what a running system shows of the disk; or it lives, and has to mend itself, or ends
+and is started again. Afterwards the power is cut.
 """
 
 import asyncio
@@ -15,8 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
+from msgspec import structs
+
 from agent.core.arrivals import Item, Outcome
-from agent.core.errors import NightsafeError
+from agent.core.errors import NightsafeError, Transient
 from agent.core.events import judge
 from agent.journal import database
 from agent.journal.writer import Journal, Uploaded
@@ -24,23 +26,27 @@ from tests.crash.power.disk import Disk, Way
 from tests.crash.power.examine import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX, lay_out
 from tests.crash.power.shim import Fault, Shim
 from tests.crash.power.witness import Key, Sent, Witness
-from tests.property.journal_rig import LIMITS, STREAM, VENUE, Ticking
+from tests.property.journal_rig import LIMITS as RIG_LIMITS
+from tests.property.journal_rig import STREAM, VENUE, Ticking
 
-CHECKPOINT_BYTES: Final = 16 * database.PAGE_BYTES
-"""So that a short workload sees several."""
-TRIES_MAX: Final = 12
+LIMITS: Final = structs.replace(
+    RIG_LIMITS, checkpoint_bytes=16 * database.PAGE_BYTES, reopen_first_s=0.001, reopen_max_s=0.002
+)
+"""A short workload sees several checkpoints, and nobody waits for a disk that is mended by itself."""
+TRIES_MAX: Final = 200
 """So often is the same step tried."""
 BEARABLE_TRIES: Final = 3
 """What fails for ever is mended when it was met so often: somebody has changed the card."""
-SILENCE_S: Final = 2.0
-"""A journal that tells nothing for so long is taken for one that has stopped acknowledging."""
+TURN_S: Final = 0.005
+"""How long is waited for a journal that has not told anything, until it is looked after."""
 
 BETWEEN: Final = (
     "select device_epoch, device_sequence, length(event) from records where position > ? and position <= ?"
     " order by position"
 )
 
-Ending = Literal["killed", "closed"]
+Ending = Literal["killed", "mended"]
+"""Killed at the call that fails, which nobody hears of; or alive, and left to mend itself."""
 Step = list[Sent] | int
 """What devices send at once; a number moves the drain's cursor there, in percent of what is stored."""
 
@@ -86,13 +92,13 @@ class Lives:
         self.failures = 0
 
     async def run(self, fault: Fault) -> None:
-        """The whole workload under one fault; what fails is tried again."""
-        self._shim.start(self._folder, fault)
+        """The whole workload under one fault; what fails is tried again. At the end the power is cut."""
+        self._shim.start(self._folder, fault, self._ending == "killed")
         try:
             for step in WORK:
                 await self._until_done(step)
         finally:
-            self._shim.mend()
+            self._shim.kill()
             await self._end()
             for journal in self._ended:
                 await journal.close()
@@ -103,10 +109,16 @@ class Lives:
                 journal = self._journal or await self._start()
                 if await self._done(journal, step):
                     return
-                self._failed()
             except NightsafeError:
-                self._failed()
+                pass
+            self._failed()
+            if self._shim.dead:
                 await self._end()
+                self._restart()
+            elif self._running is not None and self._running.done():
+                await self._end()
+            else:
+                await asyncio.sleep(TURN_S)
         raise AssertionError(f"the workload does not come to an end: {self._shim.fault}")
 
     def _failed(self) -> None:
@@ -122,9 +134,6 @@ class Lives:
             self.witness.note_sent(sent)
         left = [sent for sent in step if Key(sent.device, sent.id) not in self.witness.told]
         await self._submit(journal, left)
-        assert self._running is not None
-        if self._running.done():
-            await self._end()
         return all(Key(sent.device, sent.id) in self.witness.told for sent in step)
 
     async def _submit(self, journal: Journal, events: list[Sent]) -> None:
@@ -148,11 +157,13 @@ class Lives:
             journal.submit(verdict, settling(sent))
         waiting = asyncio.create_task(all_told.wait())
         assert self._running is not None
-        await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED, timeout=SILENCE_S)
+        while not (waiting.done() or self._running.done() or self._shim.dead):
+            await asyncio.wait({waiting, self._running}, return_when=asyncio.FIRST_COMPLETED, timeout=TURN_S)
         waiting.cancel()
-        await asyncio.sleep(0)
 
     def _told(self, sent: Sent, outcome: Outcome) -> None:
+        if self._shim.dead or Key(sent.device, sent.id) in self.witness.told:
+            return
         wanted = (Outcome.REFUSED,) if sent.bad else (Outcome.STORED, Outcome.DUPLICATE)
         assert outcome in wanted, f"{sent.id}: {outcome}"
         self.witness.note_told(Key(sent.device, sent.id))
@@ -174,23 +185,32 @@ class Lives:
 
     async def _start(self) -> Journal:
         self.starts += 1
-        self._journal = await Journal.open(self._folder, VENUE, STREAM, self._clock, LIMITS)
-        self._running = asyncio.create_task(self._journal.run(lambda: None, asyncio.Event()))
-        return self._journal
+        opened = await Journal.open(self._folder, VENUE, STREAM, self._clock, LIMITS)
+        if self._shim.dead:
+            self._ended.append(opened)
+            raise Transient("dead", "It was killed while it started.")
+        self._journal = opened
+        self._running = asyncio.create_task(opened.run(lambda: None, asyncio.Event()))
+        return opened
 
     async def _end(self) -> None:
-        """The process ends: in order, or killed; then the next finds what a running system shows of the disk."""
+        """The process ends. Of one that was killed, nothing more is seen; its files are closed when all is over."""
         journal, self._journal = self._journal, None
         running, self._running = self._running, None
         if running is not None:
             running.cancel()
             with suppress(BaseExceptionGroup, asyncio.CancelledError, NightsafeError):
                 await running
-        if journal is not None and self._ending == "closed":
-            with suppress(NightsafeError):
-                await journal.close()
-        elif journal is not None:
+        if journal is None:
+            return
+        if self._shim.dead:
             self._ended.append(journal)
+            return
+        with suppress(NightsafeError):
+            await journal.close()
+
+    def _restart(self) -> None:
+        """The next process finds what a running system shows of the disk."""
         self._folder = self._new_folder()
         lay_out(self._seen(), self._folder)
         self._shim.move(self._folder)

@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -25,7 +27,7 @@ from tests.crash.power.disk import Disk, Way
 from tests.crash.power.lesser import LESSER
 from tests.crash.power.mount import Mount, mounted
 from tests.crash.power.recorder import SHARED_MEMORY
-from tests.crash.power.tape import Op
+from tests.crash.power.tape import WITNESSES, Op
 from tests.crash.power.witness import CLOUD
 from tests.crash.venue import quick_box, quick_cloud
 from tests.integration.machine import Box, CloudServer, until
@@ -34,6 +36,11 @@ DEVICES = 12
 PACE_S = 0.02
 PROJECT_EVENTS = 150
 """Events between two writings of the figures: many in one night."""
+OFTEN: Mapping[str, Any] = MappingProxyType({"checkpoint_bytes": 262_144, "reserve_bytes": 262_144})
+"""Checkpoints as often as the settings allow, so that a short night has several."""
+SELDOM: Mapping[str, Any] = MappingProxyType({"reserve_bytes": 8_388_608})
+"""As they are by default; only the room kept in reserve is small, for it is on the tape."""
+FULL_S = 1.0
 SETTLE_MAX_S = 60.0
 
 
@@ -46,13 +53,24 @@ class Night(NamedTuple):
 
 
 class Scene:
-    """The running venue."""
+    """The running venue. Nobody sells until it is `open`; `load` is there from then on."""
 
-    def __init__(self, mount: Mount, box: Box, cloud: CloudServer, load: Load) -> None:
+    load: Load
+
+    def __init__(self, mount: Mount, box: Box, cloud: CloudServer) -> None:
         self.mount = mount
         self.box = box
         self.cloud = cloud
-        self.load = load
+        self.selling = False
+        self.at_upload: Callable[[], None] = lambda: None
+        """Called when an upload is at the cloud's door."""
+
+    def open(self, seed: str) -> "Scene":
+        """Let the devices sell."""
+        self.load = Load(self.box.state / WITNESSES.strip("/"), self.box.port, DEVICES, seed, PACE_S)
+        self.load.start()
+        self.selling = True
+        return self
 
     def tell(self, count: int) -> None:
         """Go on until so many more events were told."""
@@ -64,7 +82,7 @@ class Scene:
         self.box.start()
 
     def sync_failed(self) -> None:
-        """A sync of the log fails, and again, until the process has noticed; then the disk works again."""
+        """A sync of the log fails, and again, until the box has noticed; then the disk works again."""
         since = len(self.box.text)
         self.mount.fail("sync", "EIO", "-wal", 0)
         until(lambda: not self.box.alive or "journal_" in self.box.text[since:], "the box has noticed", SETTLE_MAX_S)
@@ -78,22 +96,23 @@ class Scene:
         self._go_on()
 
     def disk_full(self) -> None:
-        """Writes to the log find the disk full for a while."""
+        """Writes to the log find the disk full, for longer than events are on their way in."""
         since = len(self.box.text)
         self.mount.fail("write", "ENOSPC", "-wal", 0)
         until(lambda: not self.box.alive or "disk_full" in self.box.text[since:], "the box has noticed", SETTLE_MAX_S)
+        time.sleep(FULL_S)
         self.mount.mend()
         self._go_on()
 
+    def works(self) -> bool:
+        """Whether the box runs; one that has ended of an error is started again, as the service manager does it."""
+        if not self.box.alive:
+            self.box.start()
+        return True
+
     def _go_on(self) -> None:
         told = self.load.told_count + DEVICES
-
-        def works() -> bool:
-            if not self.box.alive:
-                self.box.start()
-            return self.load.told_count >= told
-
-        until(works, "the box works again", SETTLE_MAX_S)
+        until(lambda: self.works() and self.load.told_count >= told, "the box works again", SETTLE_MAX_S)
 
     def settle(self) -> None:
         """No more sales; everything told and uploaded, and the box stopped in order."""
@@ -116,26 +135,26 @@ class Scene:
 
 
 @contextmanager
-def scene(seed: str, synchronous: str = "full", checkpoint_bytes: int = 0, pace_s: float = PACE_S) -> Iterator[Scene]:
-    """A box on a recorder, a cloud whose door is watched, and devices that have begun to sell."""
+def scene(promise: str = "full", journal: Mapping[str, Any] = OFTEN) -> Iterator[Scene]:
+    """A box on a recorder, with these settings of its journal, and a cloud whose door is watched."""
     cloud = quick_cloud().start()
     front = Front(cloud.url)
-    box = quick_box(front.url, {"journal": {"project_events": PROJECT_EVENTS}})
-    box.command = [sys.executable, str(LESSER), synchronous, str(checkpoint_bytes)]
+    box = quick_box(front.url, {"journal": {"project_events": PROJECT_EVENTS, **journal}})
+    box.command = [sys.executable, str(LESSER), promise]
     try:
         with mounted(box.state, box.directory) as mount:
-            witnesses = box.state / "tills"
+            witnesses = box.state / WITNESSES.strip("/")
             (witnesses / CLOUD).mkdir(parents=True)
             door = os.open(witnesses / CLOUD / "uploads.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            front.standing = lambda request, size: _note_upload(door, request)
+            venue = Scene(mount, box, cloud)
+            front.standing = lambda request, size: _at_the_door(venue, door, request)
             try:
                 box.start()
-                load = Load(witnesses, box.port, DEVICES, seed, pace_s)
-                load.start()
                 try:
-                    yield Scene(mount, box, cloud, load)
+                    yield venue
                 finally:
-                    load.abandon()
+                    if venue.selling:
+                        venue.load.abandon()
             finally:
                 if box.alive:
                     box.kill()
@@ -146,9 +165,10 @@ def scene(seed: str, synchronous: str = "full", checkpoint_bytes: int = 0, pace_
         cloud.close()
 
 
-def whole_night(seed: str, folder: Path, told: int, checkpoint_bytes: int, full_disk: bool) -> Night:
+def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], full_disk: bool) -> Night:
     """The agent with its promise: it is killed, a sync fails, (the disk is full for a while,) and it goes on."""
-    with scene(seed, "full", checkpoint_bytes) as venue:
+    with scene("full", journal) as venue:
+        venue.open(seed)
         incidents = [venue.killed, venue.killed_as_a_sync_failed, venue.sync_failed]
         incidents += [venue.disk_full] if full_disk else []
         part = told // (len(incidents) + 1)
@@ -163,10 +183,10 @@ def whole_night(seed: str, folder: Path, told: int, checkpoint_bytes: int, full_
         return Night(venue.mount.tape(), ledger, venue.load.told_count)
 
 
-def short_night(seed: str, synchronous: str, told: int, checkpoint_bytes: int) -> list[Op]:
+def short_night(seed: str, promise: str, told: int) -> list[Op]:
     """An agent with another promise, under load until so many were told."""
-    with scene(seed, synchronous, checkpoint_bytes) as venue:
-        venue.tell(told)
+    with scene(promise) as venue:
+        venue.open(seed).tell(told)
         return venue.mount.tape()
 
 
@@ -174,10 +194,11 @@ def _shm(path: Path) -> bool:
     return path.name.endswith(SHARED_MEMORY)
 
 
-def _note_upload(door: int, request: web.Request) -> Say | None:
-    """Before the cloud sees it, for what it has seen must be on the disk."""
+def _at_the_door(venue: Scene, door: int, request: web.Request) -> Say | None:
+    """An upload is noted before the cloud sees it: what it has seen must be on the disk."""
     place = request.path.rpartition("/records/")[2]
     last = place.partition("-")[2]
     if last.isdigit():
         os.write(door, json.dumps({"last": int(last)}).encode() + b"\n")
+        venue.at_upload()
     return None

@@ -10,11 +10,12 @@ import errno
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeVar
 from unittest.mock import patch
 
 import pytest
@@ -26,6 +27,7 @@ OK, FULL, IOERR_WRITE, IOERR_FSYNC, IOERR_TRUNCATE, IOERR_DELETE = 0, 13, 778, 1
 OPEN_MAIN_DB, OPEN_WAL = 0x100, 0x80000
 NAME: Final = b"nightsafe-shim"
 NEVER: Final = sys.maxsize
+NOWHERE: Final = Path("/nonexistent")
 os_pwrite: Final = os.pwrite
 
 _OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
@@ -87,6 +89,20 @@ NO_FAULT: Final = Fault(0)
 _FAILED: Final = {"truncate": IOERR_TRUNCATE, "sync": IOERR_FSYNC, "unlink": IOERR_DELETE}
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def whole(call: Callable[Concatenate["Shim", P], R]) -> Callable[Concatenate["Shim", P], R]:
+    """A change and its record are one step: nobody kills between them."""
+
+    def guarded(shim: "Shim", /, *arguments: P.args, **named: P.kwargs) -> R:
+        with shim.guard:
+            return call(shim, *arguments, **named)
+
+    return guarded
+
+
 class Shim:
     """Watches the files of SQLite directly in `folder`, whatever it is set to; all others pass unseen."""
 
@@ -107,7 +123,9 @@ class Shim:
         self._paths: dict[int, Path] = {}
         self._numbers: dict[str, int] = {}
         self._last = 0
-        self.folder = Path()
+        self.guard = threading.RLock()
+        self.folder = NOWHERE
+        self.deadly = False
         self.tape: list[Op] = []
         self.fault = NO_FAULT
         self.calls: list[Call] = []
@@ -116,15 +134,24 @@ class Shim:
         self.struck_at = NEVER
         """How long the tape was when the first of them did."""
 
-    def start(self, folder: Path, fault: Fault) -> None:
-        """A new disk in `folder`, and an empty tape."""
-        self.folder, self.fault = folder, fault
+    def start(self, folder: Path, fault: Fault, deadly: bool) -> None:
+        """A new disk in `folder`, and an empty tape. A `deadly` fault kills: what called is not seen any more."""
+        self.folder, self.fault, self.deadly = folder, fault, deadly
         self.tape, self.calls = [], []
         self._numbers.clear()
         self.struck, self.struck_at = 0, NEVER
 
+    def kill(self) -> None:
+        """From now on nothing that any process does is seen, until the disk has moved."""
+        with self.guard:
+            self.folder = NOWHERE
+
+    @property
+    def dead(self) -> bool:
+        return self.folder == NOWHERE
+
     def move(self, folder: Path) -> None:
-        """The same disk is in another folder now; what still uses the old one is not seen any more."""
+        """The same disk is in another folder now, for the next process."""
         self.folder = folder
 
     def mend(self) -> None:
@@ -159,6 +186,7 @@ class Shim:
         self._below_of[file] = self._tables[at]
         opened.pMethods = ctypes.pointer(self._tables[at].ours)
 
+    @whole
     def _write(self, file: int, data: int, size: int, offset: int) -> int:
         path = self._watched(file)
         if path is not None and (error := self._strike("write")):
@@ -171,6 +199,7 @@ class Shim:
             self._put("write", path, offset, ctypes.string_at(data, size))
         return int(result)
 
+    @whole
     def _truncate(self, file: int, size: int) -> int:
         path = self._watched(file)
         if path is not None and (error := self._strike("truncate")):
@@ -180,6 +209,7 @@ class Shim:
             self._put("truncate", path, size)
         return int(result)
 
+    @whole
     def _sync(self, file: int, flags: int) -> int:
         """Files lie in memory, and need no syncing: what it would have made durable is decided from the tape."""
         path = self._watched(file)
@@ -189,6 +219,7 @@ class Shim:
         self._put("sync_failed" if error else "sync", path, len(self.tape))
         return error
 
+    @whole
     def _delete(self, _: Any, name: int, sync_folder: int) -> int:
         path = _path(name)
         watched = path.parent == self.folder and path.name in self._numbers
@@ -202,6 +233,7 @@ class Shim:
 
     # What the agent does to these files by itself ---------------------------------------------------------------------
 
+    @whole
     def pwrite(self, file: int, data: bytes, offset: int) -> int:
         """In place of os.pwrite."""
         path = self._opened(file)
@@ -212,6 +244,7 @@ class Shim:
             self._put("write", path, offset, bytes(data[:written]))
         return written
 
+    @whole
     def fsync(self, file: int) -> None:
         """In place of os.fsync and os.fdatasync."""
         path = self._opened(file)
@@ -240,6 +273,8 @@ class Shim:
             return OK
         self.struck += 1
         self.struck_at = min(self.struck_at, len(self.tape))
+        if self.deadly:
+            self.folder = NOWHERE
         if call == "write":
             return FULL if self.fault.error == "ENOSPC" else IOERR_WRITE
         return _FAILED[call]

@@ -23,7 +23,7 @@ KINDS: Final = (
     Fault(0, "ENOSPC", sticky=True),
     Fault(0, torn=True),
 )
-ENDINGS: Final[tuple[Ending, ...]] = ("killed", "closed")
+ENDINGS: Final[tuple[Ending, ...]] = ("killed", "mended")
 
 
 class Trial(NamedTuple):
@@ -76,7 +76,7 @@ async def sweep(shim: Shim, tried: Iterable[Trial], cuts: Cuts, seed: str) -> Fi
     for trial in tried:
         folder = Path(tempfile.mkdtemp(prefix="ns-life-", dir=QUICK))
         try:
-            with capture_logs():
+            with capture_logs() as logs:
                 lives = Lives(shim, folder, trial.ending)
                 await lives.run(trial.fault)
                 figures.runs += 1
@@ -86,6 +86,7 @@ async def sweep(shim: Shim, tried: Iterable[Trial], cuts: Cuts, seed: str) -> Fi
                 places = cuts(end, min(shim.struck_at, end), chance)
                 for way in dict.fromkeys(way for way, _ in places):
                     await _cut(shim, lives, trial, way, [at for one, at in places if one == way], figures, chance)
+            figures.note(logs)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return figures

@@ -1,7 +1,7 @@
 """SQLite's calls to the disk fail, each in its turn, and then the power is cut: nothing told is lost or doubled.
 
-Once and for ever, with the disk broken or full, in the middle of a write, while the process is killed or closes its
-journal in order. A sync that failed is never made good by the kernel. Two culprits show that this is seen.
+Once and for ever, with the disk broken or full, in the middle of a write; the process is killed by it, or has to mend
+itself. A sync that failed is never made good by the kernel. Two culprits show that this is seen.
 """
 
 import secrets
@@ -11,14 +11,12 @@ import pytest
 
 from agent.journal import database
 from tests.crash.power.figures import Figures
-from tests.crash.power.lives import CHECKPOINT_BYTES
 from tests.crash.power.shim import Fault, Shim, shimmed
 from tests.crash.power.sweep import Cuts, Trial, a_few, calls_of, everywhere_behind, sweep, trials
 
 
 @pytest.fixture
-def shim(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shim]:
-    monkeypatch.setattr(database, "CHECKPOINT_BYTES", CHECKPOINT_BYTES)
+def shim() -> Iterator[Shim]:
     with shimmed() as made:
         yield made
 
@@ -39,7 +37,7 @@ async def test_A2_4_no_failed_call_and_power_cut_behind_it_takes_back_what_was_t
 
 
 async def failed_syncs(shim: Shim, seed: str, latest: int, cuts: Cuts) -> Figures:
-    """Each of the latest syncs fails once, the process is killed on the spot, and the next one goes on."""
+    """Each of the latest syncs fails once, the process is killed by it, and the next one goes on."""
     syncs = [at for at, call in enumerate(await calls_of(shim), start=1) if call == "sync"]
     return await sweep(shim, [Trial(Fault(at), "killed") for at in syncs[-latest:]], cuts, seed)
 
@@ -66,8 +64,11 @@ async def test_an_agent_that_believes_what_the_kernel_shows_is_convicted(
 async def test_an_agent_that_copies_what_the_kernel_shows_is_convicted(
     shim: Shim, seed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint of a log that is not on the disk: the older log that is there comes over it again."""
+    """A checkpoint of a log that is not on the disk: the older log that is there comes over it again.
+
+    What that leaves does not open, or only after it was taken for damaged and rebuilt.
+    """
     monkeypatch.setattr(database, "_renew", lambda wal: None)
     figures = await failed_syncs(shim, seed, 3, everywhere_behind)
     figures.tell("control-io-faults-checkpoint-only")
-    assert figures.guilty > 0
+    assert figures.guilty + figures.salvages > 0

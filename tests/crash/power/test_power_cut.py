@@ -9,17 +9,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from structlog.testing import capture_logs
 
 from tests.crash.power.cuts import WAYS, cut, places
 from tests.crash.power.disk import Disk
 from tests.crash.power.drains import drained
 from tests.crash.power.figures import Figures
-from tests.crash.power.night import Night, short_night, whole_night
+from tests.crash.power.night import OFTEN, SELDOM, Night, short_night, whole_night
 from tests.crash.power.witness import Witness
-
-OFTEN_BYTES = 256 * 1024
-"""Between two checkpoints, so that a short night has several; the agent's own are further apart."""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +27,11 @@ def seed(request: pytest.FixtureRequest) -> str:
 def night(seed: str, long_form: bool, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """Killed, a sync that failed while it was killed, syncs that failed until it noticed, and in the long form more."""
     told = 3000 if long_form else 700
-    return whole_night(seed, tmp_path_factory.mktemp("night"), told, OFTEN_BYTES, long_form)
+    return whole_night(seed, tmp_path_factory.mktemp("night"), told, OFTEN, long_form)
 
 
 async def test_A2_4_no_power_cut_takes_back_what_was_told(night: Night, seed: str, long_form: bool) -> None:
-    with capture_logs():
-        figures = await cut(night.tape, WAYS, 250 if long_form else 30, Random(seed))
+    figures = await cut(night.tape, WAYS, 250 if long_form else 30, Random(seed))
     figures.seed = seed
     figures.tell("cuts")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
@@ -60,9 +55,8 @@ def test_A2_4_after_a_power_cut_everything_is_in_the_cloud_once(night: Night, se
 @pytest.mark.parametrize("promise", ["normal", "off", pytest.param("first", marks=pytest.mark.long)])
 async def test_an_agent_that_promises_less_is_convicted(promise: str, seed: str) -> None:
     """`normal` and `off` are SQLite's words; `first` tells before it commits."""
-    tape = short_night(seed, promise, 250, OFTEN_BYTES)
-    with capture_logs():
-        figures = await cut(tape, WAYS[:3], 8, Random(seed))
+    tape = short_night(seed, promise, 250)
+    figures = await cut(tape, WAYS[:3], 8, Random(seed))
     figures.seed = seed
     figures.tell(f"control-{promise}")
     assert figures.lost > 0
@@ -73,9 +67,8 @@ async def test_A2_4_no_power_cut_takes_back_what_was_told_with_checkpoints_as_th
     seed: str, tmp_path: Path
 ) -> None:
     """Eight MiB of log between two: a longer night, and fewer cuts."""
-    night = whole_night(seed, tmp_path, 4500, 0, False)
-    with capture_logs():
-        figures = await cut(night.tape, WAYS, 30, Random(seed))
+    night = whole_night(seed, tmp_path, 4500, SELDOM, False)
+    figures = await cut(night.tape, WAYS, 30, Random(seed))
     figures.seed = seed
     figures.tell("cuts-as-it-is")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
