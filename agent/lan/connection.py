@@ -6,6 +6,7 @@ than it is stored is left unread in its socket. Nothing here is stored, and no p
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -317,7 +318,8 @@ class DeviceConnection(asyncio.Protocol):
             self.close()
             return
         self.phase = Phase.CLOSING
-        self._transport.write_eof()
+        with suppress(OSError):  # it may be reset already
+            self._transport.write_eof()
         self._transport.resume_reading()
         self._abort_later()
         if self._upstream is not None:
