@@ -207,12 +207,37 @@ async def fail_at(at: int, fault: Fault) -> None:
             await life.close()
 
 
+SHORT_POINTS = 4
+"""At so many places each fault begins in the short form."""
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_A2_4_a_failed_statement_loses_nothing_told_and_stores_nothing_twice(
     fault: Fault, long_form: bool
 ) -> None:
-    """The short form begins a fault of many statements at fewer places: it overlaps itself."""
-    stride = 1 if long_form else max(1, fault.times - 2)
-    for at, sql in enumerate(await statements(), start=1):
-        if (not fault.landed or sql == "commit") and at % stride == 0:
-            await fail_at(at, fault)
+    """The long form lets every statement fail in its turn, the short one some, others for each fault."""
+    places = [at for at, sql in enumerate(await statements(), start=1) if not fault.landed or sql == "commit"]
+    stride = 1 if long_form else max(1, len(places) // SHORT_POINTS)
+    for at in places[list(FAULTS.values()).index(fault) % stride :: stride]:
+        await fail_at(at, fault)
+
+
+async def test_what_waits_behind_a_device_s_failed_group_is_not_stored_before_it(tmp_path: Path) -> None:
+    """The group fails, the next one would not: what a device sent in order may not come into the log out of order."""
+    full = iter((True,))
+
+    def tap(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        if sql.startswith("insert into records") and next(full, False):
+            error = sqlite3.OperationalError("this statement was made to fail")
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+        return run()
+
+    rig = await Rig(tmp_path, Ticking()).open(tap)
+    try:
+        group = [as_item(sent) for sent in fresh("till-1", "e1", 1, 2, 3, 4, 5, 6)]
+        assert await rig.append(group) == [Outcome.UNSTORED] * 6
+        assert await rig.append(group) == [Outcome.STORED] * 6
+        assert [row.sequence for row in read_rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    finally:
+        await rig.close()

@@ -113,8 +113,10 @@ class Truth:
                 self.fail(1, f"{entry} was acknowledged, and its refusal is not on the disk")
         elif not good:
             self.fail(1, f"{entry} was refused, and is good")
-        elif self.by_id.get((entry.device, entry.id)) != entry.body:
+        elif self.once.get((entry.device, entry.id)) != entry.body:
             self.fail(1, f"{entry} was acknowledged, and is not on the disk")
+        elif (entry.device, entry.id) not in self.by_id and (entry.device, entry.id) not in self.rolled_back:
+            self.fail(1, f"{entry} was acknowledged, and is not on the disk any more")
 
     # What lands on the box's disk -------------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class Truth:
         """The box's disk is an older copy from now on: what it lacks of it is in the cloud or at the tills."""
         before = set(self.by_id)
         self.parted = True
-        self.records, self.by_id, self.refused, self.stored, self.lost = [], {}, set(), {}, set()
+        self.records, self.by_id, self.stored, self.lost = [], {}, {}, set()
         self.look()
         self.rolled_back |= before - set(self.by_id)
 

@@ -27,7 +27,7 @@ from tests.sim.seams import replaced
 from tests.sim.story import Line, Story
 from tests.sim.till import Habits, SimTill
 
-TROUBLE_S: Final = (90.0, 600.0)
+TROUBLE_S: Final = (60.0, 420.0)
 """How long the faults go on."""
 DRAIN_MAX_S: Final = 5400.0
 """How long everything may take to drain after the last fault: a held drain looks again once in a while."""
