@@ -126,10 +126,10 @@ class Drain:
         try:
             try:
                 return await self._exchange(group)
-            except CloudRefused as refused:  # what it asks for may itself meet a full or failing disk
+            except CloudRefused as refused:  # what either asks for may itself meet a full or failing disk
                 return self._after(await self._after_refusal(refused))
-        except RecordDamaged as damaged:
-            return self._after(await self._after_damage(damaged))
+            except RecordDamaged as damaged:
+                return self._after(await self._after_damage(damaged))
         except (Held, JournalDamaged) as held:
             self._resumed = False
             return self._after(self._aftermath.hold(held))
@@ -159,14 +159,7 @@ class Drain:
     async def _after_damage(self, damaged: RecordDamaged) -> float:
         """The record is mended or set aside, and the upload goes on behind it."""
         self._resumed = False
-        try:
-            if await self._journal.repair(damaged.position):
-                return 0.0
-        except JournalDamaged as worse:
-            return self._aftermath.hold(worse)
-        except Transient as full:
-            return self._aftermath.after_cut(full)
-        return BEAT_S
+        return 0.0 if await self._journal.repair(damaged.position) else BEAT_S
 
     async def _after_refusal(self, refused: CloudRefused) -> float:
         step = step_after(refused.refusal)
@@ -174,10 +167,7 @@ class Drain:
         if step is Step.FORK:
             self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
         elif step is Step.FENCE:
-            try:
-                await self._journal.fence(self._stream.epoch)
-            except (Transient, JournalDamaged) as unwritten:
-                log.warning("fence_not_noted", code=unwritten.code)  # the cloud says it again
+            await self._journal.fence(self._stream.epoch)
         elif self._aftermath.gives_up(step):
             self._refused = self._aftermath.record, refused.text
             return 0.0

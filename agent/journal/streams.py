@@ -75,4 +75,4 @@ def fence(connection: sqlite3.Connection, book: Book, epoch: str) -> None:
 def doubt(connection: sqlite3.Connection, book: Book, why: str) -> None:
     """The present epoch must not be continued; the next exchange with the cloud opens another one."""
     connection.execute(SQL["write_doubt"], (why,))
-    book.doubt = why
+    book.doubt = book.doubt or why

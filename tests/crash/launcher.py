@@ -9,6 +9,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from agent import cli
@@ -23,15 +24,15 @@ SYNCED_FILE = "NIGHTSAFE_TEST_SYNCED_FILE"
 """Names the file that is there while the clock is to be called synchronised."""
 
 
-def sync_nothing() -> None:
-    """SQLite is told to leave writing to the disk to the operating system."""
+def sync_less(synchronous: str) -> None:
+    """SQLite is told to leave some of the writing to the operating system (`normal`), or all of it (`off`)."""
     prepare = database._prepare
 
-    def prepare_without(connection: sqlite3.Connection, *limits: int) -> None:
+    def prepare_with_less(connection: sqlite3.Connection, *limits: int) -> None:
         prepare(connection, *limits)
-        connection.execute("pragma synchronous = off")
+        connection.execute(f"pragma synchronous = {synchronous}")
 
-    database._prepare = prepare_without
+    database._prepare = prepare_with_less
 
 
 def checkpoint_nothing() -> None:
@@ -60,7 +61,8 @@ def synced_by_a_file() -> None:
 
 BREAKS: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
-    "sync": sync_nothing,
+    "sync": partial(sync_less, "off"),
+    "sync some": partial(sync_less, "normal"),
     "start": checkpoint_nothing,
     "order": tell_first,
     "clock": synced_by_a_file,

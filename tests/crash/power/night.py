@@ -22,9 +22,9 @@ from agent.journal.database import FILE_NAME
 from tests.crash.front import Front, Say
 from tests.crash.judge import Disk as JournalFile
 from tests.crash.judge import judge
+from tests.crash.launcher import LAUNCHER
 from tests.crash.load import Load
 from tests.crash.power.disk import Disk, Way
-from tests.crash.power.lesser import LESSER
 from tests.crash.power.mount import Mount, mounted
 from tests.crash.power.recorder import SHARED_MEMORY
 from tests.crash.power.tape import WITNESSES, Op
@@ -135,12 +135,12 @@ class Scene:
 
 
 @contextmanager
-def scene(promise: str = "full", journal: Mapping[str, Any] = OFTEN) -> Iterator[Scene]:
+def scene(broken: str = "nothing", journal: Mapping[str, Any] = OFTEN) -> Iterator[Scene]:
     """A box on a recorder, with these settings of its journal, and a cloud whose door is watched."""
     cloud = quick_cloud().start()
     front = Front(cloud.url)
     box = quick_box(front.url, {"journal": {"project_events": PROJECT_EVENTS, **journal}})
-    box.command = [sys.executable, str(LESSER), promise]
+    box.command = [sys.executable, str(LAUNCHER), broken]
     try:
         with mounted(box.state, box.directory) as mount:
             witnesses = box.state / WITNESSES.strip("/")
@@ -167,7 +167,7 @@ def scene(promise: str = "full", journal: Mapping[str, Any] = OFTEN) -> Iterator
 
 def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], full_disk: bool) -> Night:
     """The agent with its promise: it is killed, a sync fails, (the disk is full for a while,) and it goes on."""
-    with scene("full", journal) as venue:
+    with scene(journal=journal) as venue:
         venue.open(seed)
         incidents = [venue.killed, venue.killed_as_a_sync_failed, venue.sync_failed]
         incidents += [venue.disk_full] if full_disk else []
@@ -183,9 +183,9 @@ def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], 
         return Night(venue.mount.tape(), ledger, venue.load.told_count)
 
 
-def short_night(seed: str, promise: str, told: int) -> list[Op]:
-    """An agent with another promise, under load until so many were told."""
-    with scene(promise) as venue:
+def short_night(seed: str, broken: str, told: int) -> list[Op]:
+    """An agent that was broken so, under load until so many were told."""
+    with scene(broken) as venue:
         venue.open(seed).tell(told)
         return venue.mount.tape()
 
