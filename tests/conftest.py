@@ -1,11 +1,16 @@
 """What every test may use: the long forms' switch and free ports. Fixtures of one subject live beside their tests."""
 
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.tools import needs
+
+DATABASE_THREAD = "_connection_worker"
+"""In the names of aiosqlite's threads."""
+CLOSES_WITHIN_S = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +32,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture starts something: the programs that the test's marks name."""
     for mark in item.iter_markers("needs"):
         needs(*mark.args)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """A database connection that nobody closes has a thread that keeps the interpreter from ever ending."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in set(threading.enumerate()) - before if DATABASE_THREAD in thread.name]
+    for thread in left:
+        thread.join(CLOSES_WITHIN_S)
+    assert not [thread for thread in left if thread.is_alive()], "a database connection was left open"
 
 
 @pytest.fixture(scope="session")

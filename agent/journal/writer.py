@@ -153,7 +153,11 @@ class Journal:
         journal._repaired = list(opened.repaired)
         journal._mark = Mark(directory)
         journal._names = NamesFile(directory, venue)
-        await opened.database.run(journal._note)
+        try:
+            await opened.database.run(journal._note)
+        except BaseException:
+            await journal.close()
+            raise
         return journal
 
     @classmethod
