@@ -36,7 +36,7 @@ from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
 from agent.journal.survey import Survey
 from agent.journal.writer import Journal
-from agent.journal.writer import Limits as JournalLimits
+from agent.journal.writing import Limits as JournalLimits
 from agent.lan.broker import Broker
 from agent.lan.broker import Limits as BrokerLimits
 from agent.lan.gate import Gate
@@ -159,12 +159,12 @@ async def _compose(
 
     clock_watch = ClockWatch(journal, clock, telling, lambda: live.settings.clock)
     drain = Drain(DrainSide(journal, reader, new_id), cloud, clock, lambda: live.settings.drain, telling, random.random)
-    journal.on_commit(drain.wake)
-    journal.on_reopen(drain.reached)
+    journal.writing.on_change(drain.wake)
+    journal.writing.on_reopen(drain.reached)
     watched = JournalConditions(journal, telling)
-    journal.on_commit(watched.look)
+    journal.writing.on_change(watched.look)
     journal.on_reused(watched.reused)
-    journal.on_repaired(watched.repaired)
+    journal.mending.on_repaired(watched.repaired)
     sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
     journal.heed(pulse.of("writer"))
@@ -198,10 +198,10 @@ async def _compose(
         clock.boottime_s,
         lambda: live.settings.journal,
     )
-    journal.spare(disk.give)
-    journal.keep_out(reader.closed)
-    journal.keep_out(survey.closed)
-    retention = Retention(journal, lambda: live.settings.journal)
+    journal.writing.spare(disk.give)
+    journal.writing.keep_out(reader.closed)
+    journal.writing.keep_out(survey.closed)
+    retention = Retention(journal.keeping, lambda: live.settings.journal)
     parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
@@ -210,7 +210,7 @@ async def _compose(
     session.on_connect(broadcast.republish)
 
     async def adopt(actor: str, reason: str) -> None:
-        await journal.adopt(actor, reason)
+        await journal.uploads.adopt(actor, reason)
         drain.retry()
 
     listen = settings.web.listen

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from agent.core.errors import JournalDamaged, RecordDamaged, Transient
 from agent.core.lineage import Lineage, Parent
 from agent.journal.reader import Reader, Stored
-from agent.journal.writer import Journal, Uploaded
+from agent.journal.uploads import Uploaded
+from agent.journal.writer import Journal
 
 
 class DrainSide:
@@ -20,7 +21,7 @@ class DrainSide:
         self._reader = reader
         self._new_id = new_id
         self._reopened = False
-        journal.on_reopen(self._note_reopened)
+        journal.writing.on_reopen(self._note_reopened)
 
     def _note_reopened(self) -> None:
         self._reopened = True
@@ -53,13 +54,14 @@ class DrainSide:
     async def repair(self, position: int) -> bool:
         """Mend the record at a position or set it aside, after RecordDamaged. True when there was something to do."""
         with self._waiting():
-            if await self._journal.repair(position):
+            if await self._journal.mending.repair(position):
                 return True
             try:
                 await self._reader.batch(position - 1, 1, 1)
             except RecordDamaged as damaged:
                 if damaged.position == position:  # sound where it is looked up, damaged where it is read in order
-                    self._journal.demand_rebuild(f"the record at position {position} reads in two ways", now=True)
+                    why = f"the record at position {position} reads in two ways"
+                    self._journal.mending.demand_rebuild(why, now=True)
             return False
 
     async def first(self) -> int:
@@ -82,7 +84,7 @@ class DrainSide:
 
     def confirm(self, safe: int) -> None:
         """The cloud calls everything up to this position safe."""
-        self._journal.confirm(safe)
+        self._journal.keeping.confirm(safe)
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
         """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
@@ -94,27 +96,27 @@ class DrainSide:
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
         with self._waiting():
-            await self._journal.advance(cursor, safe, told)
+            await self._journal.uploads.advance(cursor, safe, told)
 
     async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
         """Begin a new stream, under an epoch of its own."""
         with self._waiting():
-            await self._journal.begin_stream(self._new_id(), base, parent, reason)
+            await self._journal.uploads.begin_stream(self._new_id(), base, parent, reason)
 
     async def seal_on(self) -> bool:
         """Seal some more records for it."""
         with self._waiting():
-            return await self._journal.seal_on()
+            return await self._journal.uploads.seal_on()
 
     async def fence(self, epoch: str) -> None:
         """Another process writes this epoch."""
         with self._waiting():
-            await self._journal.fence(epoch)
+            await self._journal.uploads.fence(epoch)
 
     async def quarantine_record(self, record: Stored, detail: str) -> None:
         """The cloud cannot take this record."""
         with self._waiting():
-            await self._journal.quarantine_record(record, detail)
+            await self._journal.uploads.quarantine_record(record, detail)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -126,5 +128,5 @@ class DrainSide:
             raise
         except JournalDamaged as error:
             if error.code == "journal_corrupt":
-                self._journal.demand_rebuild(error.text, now=True)
+                self._journal.mending.demand_rebuild(error.text, now=True)
             raise Transient(error.code, error.text, error.hint) from error

@@ -192,11 +192,11 @@ class SweepSide:
 
     async def repair(self, position: int) -> bool:
         """Mend one record, or set it aside."""
-        return await self._journal.repair(position)
+        return await self._journal.mending.repair(position)
 
     def demand_rebuild(self, why: str, now: bool) -> None:
         """Have the database built anew."""
-        self._journal.demand_rebuild(why, now)
+        self._journal.mending.demand_rebuild(why, now)
 
 
 class Lan:

@@ -26,7 +26,9 @@ from agent.journal.database import FILE_NAME, PAGE_BYTES, corrupt
 from agent.journal.reader import Reader, Stored
 from agent.journal.repair import Repaired
 from agent.journal.survey import Survey
-from agent.journal.writer import Journal, Limits, Uploaded
+from agent.journal.uploads import Uploaded
+from agent.journal.writer import Journal
+from agent.journal.writing import Limits
 from tests.property.journal_rig import STREAM, VENUE, Ticking
 from tests.sales import event
 
@@ -107,7 +109,7 @@ class Life:
 
     async def __aenter__(self) -> "Life":
         self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
-        self.journal.on_repaired(self.repaired.append)
+        self.journal.mending.on_repaired(self.repaired.append)
         self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.lineage)
         self._running = asyncio.create_task(self.journal.run(lambda: None, self._stop))
         return self
@@ -121,7 +123,7 @@ class Life:
     async def upload(self, to: int) -> None:
         """The cloud has everything up to position `to`."""
         records = await self.reader.batch(self.journal.book.cursor, to - self.journal.book.cursor, 1 << 30)
-        await self.journal.advance(
+        await self.journal.uploads.advance(
             to, to // 2, [Uploaded(r.device_epoch, r.device_sequence, len(r.event)) for r in records]
         )
 
@@ -141,7 +143,9 @@ async def make(base: Path, seed: int) -> Made:
             await submit(life.journal, [judged(till, body) for body in group])
             count += 1
             if count == 12:
-                await life.journal._database.run(lambda c: c.execute("pragma wal_checkpoint(truncate)").fetchall())
+                await life.journal.writing._database.run(
+                    lambda c: c.execute("pragma wal_checkpoint(truncate)").fetchall()
+                )
                 copy(live, older)
             if count == 18:
                 await life.upload(life.journal.book.position // 2)
@@ -302,7 +306,7 @@ async def recovered(folder: Path, clock: Ticking) -> tuple[list[Stored], Life]:
             await sweep(life)
             return await read_as_the_drain(life), life
         except JournalDamaged as damaged:
-            life.journal.demand_rebuild(damaged.text)
+            life.journal.mending.demand_rebuild(damaged.text)
             await life.__aexit__()
     raise AssertionError("it does not become readable")
 
@@ -317,7 +321,7 @@ async def sweep(life: Life) -> None:
         while after is not None:
             look = await survey.look(after, 50)
             for position in look.damaged:
-                await life.journal.repair(position)
+                await life.journal.mending.repair(position)
             assert not look.unjoined, look
             if look.holes:
                 raise corrupt(f"holes {look.holes}")
@@ -333,7 +337,7 @@ async def read_as_the_drain(life: Life) -> list[Stored]:
         try:
             batch = await life.reader.batch(after, 50, 1 << 20)
         except RecordDamaged as damaged:
-            if not await life.journal.repair(damaged.position):
+            if not await life.journal.mending.repair(damaged.position):
                 raise AssertionError("nothing to repair where the reader found damage") from damaged
             continue
         if not batch:

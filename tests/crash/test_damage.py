@@ -183,10 +183,10 @@ async def test_a_lost_last_record_leaves_its_place_behind(made: Made, tmp_path: 
     copy(made.folder, folder)
     last = made.records[-1]
     async with Life(folder, Ticking()) as life:
-        await life.journal._database.run(lambda c: c.execute(*_spoil(last.position, last.event)).rowcount)
+        await life.journal.writing._database.run(lambda c: c.execute(*_spoil(last.position, last.event)).rowcount)
         head = life.journal.book.head
-        assert await life.journal.repair(last.position)
-        assert not await life.journal.repair(last.position), "once is enough"
+        assert await life.journal.mending.repair(last.position)
+        assert not await life.journal.mending.repair(last.position), "once is enough"
         behind = await life.reader.batch(last.position, 10, 1 << 20)
         assert behind[0].position == last.position + 1
         assert behind[0].prevhash == head
@@ -207,7 +207,7 @@ async def test_a_lost_last_record_is_found_at_start_too(made: Made, tmp_path: Pa
     last = made.records[-1]
     async with Life(folder, Ticking()) as life:
         head = life.journal.book.head
-        await life.journal._database.run(lambda c: c.execute(*_spoil(last.position, last.event)).rowcount)
+        await life.journal.writing._database.run(lambda c: c.execute(*_spoil(last.position, last.event)).rowcount)
     async with Life(folder, Ticking()) as life:
         behind = await life.reader.batch(last.position, 10, 1 << 20)
         assert (behind[0].position, behind[0].prevhash) == (last.position + 1, head)
@@ -230,8 +230,8 @@ async def test_a_receipt_goes_back_when_its_events_are_lost(made: Made, tmp_path
     async with Life(folder, Ticking()) as life:
         victim = next(one for one in made.records if one.device == "till-1" and one.position > made.uploaded + 5)
         before = {(one.device, one.epoch): one.stored for one in life.journal.receipts_due()}
-        await life.journal._database.run(lambda c: c.execute(*_spoil(victim.position, victim.event)).rowcount)
-        await life.journal.repair(victim.position)
+        await life.journal.writing._database.run(lambda c: c.execute(*_spoil(victim.position, victim.event)).rowcount)
+        await life.journal.mending.repair(victim.position)
         after = {(one.device, one.epoch): one for one in life.journal.receipts_due()}["till-1", "e1"]
         assert victim.sequence is not None
         assert before["till-1", "e1"] == 100
@@ -275,7 +275,7 @@ async def test_a_file_that_cannot_be_read_where_it_matters_is_rebuilt_at_once(ma
     async with Life(folder, Ticking()) as life:
         item = as_event("till-1", made.sent["till-1"][0])
         assert item is not None
-        life.journal.demand_rebuild("a page cannot be read", now=True)
+        life.journal.mending.demand_rebuild("a page cannot be read", now=True)
         assert await submit(life.journal, [item]) == [Outcome.UNSTORED]
         async with asyncio.timeout(20):
             while not life.repaired:  # noqa: ASYNC110

@@ -14,7 +14,9 @@ from agent.core.arrivals import Item, Outcome
 from agent.core.instants import to_text
 from agent.journal.database import FILE_NAME, Database
 from agent.journal.reader import Reader
-from agent.journal.writer import Journal, Limits, Uploaded
+from agent.journal.uploads import Uploaded
+from agent.journal.writer import Journal
+from agent.journal.writing import Limits
 
 T = TypeVar("T")
 
@@ -163,14 +165,14 @@ class Rig:
         while not self.died and busy:
             await asyncio.sleep(0)
             busy = bool(self.journal._waiting) or self.journal.facts().committing or self.journal.limps
-        if self.journal._database is not None:
-            await self.journal._database.run(lambda _: None)
+        if self.journal.writing._database is not None:
+            await self.journal.writing._database.run(lambda _: None)
 
     async def advance(self, to: int) -> None:
         """The cloud has everything up to position `to`."""
         records = await self.reader.batch(self.journal.book.cursor, to - self.journal.book.cursor, 10_000_000)
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in records]
-        await self.journal.advance(to, to, told)
+        await self.journal.uploads.advance(to, to, told)
 
     async def close(self) -> None:
         """End this life. A writer that has died already is let go."""

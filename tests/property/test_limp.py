@@ -17,6 +17,7 @@ from agent.core.arrivals import Outcome
 from agent.core.errors import Held, JournalDamaged, Transient
 from agent.core.pressure import Level
 from agent.journal.database import FILE_NAME
+from agent.journal.opening import Opened, Opening
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
 from agent.journal.writer import Journal
@@ -153,12 +154,12 @@ async def test_an_error_of_the_file_system_makes_it_limp_like_one_of_sqlite(
 ) -> None:
     """The opening looks at files beside SQLite, too."""
 
-    async def failing_open(*_: object) -> Journal:
+    async def failing_open(*_: object) -> Opened:
         raise OSError(errno.EROFS, "Read-only file system")
 
     await rig.append([as_item(event(1))])
     await rig.close()
-    monkeypatch.setattr(Journal, "open", failing_open)
+    monkeypatch.setattr(Opening, "run", failing_open)
     journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
     assert journal.limps
     assert journal.failure is not None
@@ -179,19 +180,19 @@ async def test_no_other_connection_is_open_while_the_journal_is_opened_anew(
     """Files are looked at beside SQLite then: closing one would drop this process's locks on the database."""
     await rig.append([as_item(event(1))])
     reader = Reader(rig.folder, 1_048_576, lambda: rig.journal.book.lineage, lambda: rig.journal.generation)
-    rig.journal.keep_out(reader.closed)
-    rig.journal.keep_out(rig.reader.closed)
+    rig.journal.writing.keep_out(reader.closed)
+    rig.journal.writing.keep_out(rig.reader.closed)
     assert await reader.batch(0, 10, 1_000_000)
-    opening, seen = rig.journal._again, list[bool]()
+    opening, seen = Opening.run, list[bool]()
     read: list[asyncio.Task[object]] = []
 
-    async def opened() -> Journal:
+    async def opened(self: Opening) -> Opened:
         read.append(asyncio.create_task(reader.batch(0, 10, 1_000_000)))
         await asyncio.sleep(0.01)
         seen.append(read[0].done() or str(rig.folder) in open_files())
-        return await opening()
+        return await opening(self)
 
-    rig.journal._again = opened
+    monkeypatch.setattr(Opening, "run", opened)
     await limping(rig)
     rig.through(straight)
     await rig.settled()
@@ -261,7 +262,7 @@ async def test_a_full_disk_takes_the_cursor_with_the_reserve_and_no_event(rig: R
         rig.through(straight)
         return given
 
-    rig.journal.spare(give)
+    rig.journal.writing.spare(give)
     rig.through(failing("SQLITE_FULL", writes))
     assert await rig.append([as_item(event(2))]) == [Outcome.UNSTORED]
     assert reserve.kept, "an event is no reason to give the reserve"

@@ -65,17 +65,17 @@ def ran(rig: Rig, seconds: float) -> None:
 
 async def uploaded(rig: Rig, to: int) -> None:
     await rig.advance(to)
-    rig.journal.confirm(to)
-    await rig.journal.mark_safe()
+    rig.journal.keeping.confirm(to)
+    await rig.journal.keeping.mark_safe()
 
 
 async def test_a_record_goes_when_it_was_safe_for_its_days_and_not_a_second_sooner(rig: Rig) -> None:
     await sell(rig, 1, 20)
     await uploaded(rig, 10)
     ran(rig, KEEP_S - 1)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 0
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 0
     ran(rig, 1)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 9
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 9
     assert kept(rig) == list(range(10, 21))
     report = verify(rig.folder)
     assert (report.faults, report.records) == ([], 11)
@@ -86,30 +86,30 @@ async def test_no_wall_clock_deletes_anything(rig: Rig) -> None:
     await uploaded(rig, 20)
     for years in (50, -80, 1):
         rig.clock.now_ms += round(years * 365 * DAY_S * 1000)
-        assert await rig.journal.delete_kept(KEEP_S, ROWS) == 0
+        assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 0
 
 
 async def test_the_last_record_and_the_one_at_the_cursor_stay_for_ever(rig: Rig) -> None:
     await sell(rig, 1, 20)
     await uploaded(rig, 20)
     ran(rig, 2 * KEEP_S)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 19
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 19
     assert kept(rig) == [20]
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 0
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 0
 
 
 async def test_what_the_disk_alone_calls_safe_is_not_deleted(rig: Rig) -> None:
     """A bit of the stored `safe` may have turned; the cloud's own word in this process's life is asked for."""
     await sell(rig, 1, 20)
     await rig.advance(20)
-    rig.journal.confirm(5)
-    await rig.journal.mark_safe()
+    rig.journal.keeping.confirm(5)
+    await rig.journal.keeping.mark_safe()
     ran(rig, 2 * KEEP_S)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 5
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 5
     again = await reopened(rig)
-    assert await again.journal.delete_kept(KEEP_S, ROWS) == 0
-    again.journal.confirm(20)
-    assert await again.journal.delete_kept(KEEP_S, ROWS) == 0, "5 to 20 were marked as safe by nobody"
+    assert await again.journal.keeping.delete_kept(KEEP_S, ROWS) == 0
+    again.journal.keeping.confirm(20)
+    assert await again.journal.keeping.delete_kept(KEEP_S, ROWS) == 0, "5 to 20 were marked as safe by nobody"
     await again.close()
 
 
@@ -123,11 +123,11 @@ async def test_the_days_go_on_counting_over_restarts_and_boots(rig: Rig) -> None
     await uploaded(rig, 20)
     ran(rig, KEEP_S / 2)
     again = await reopened(rig)
-    again.journal.confirm(20)
+    again.journal.keeping.confirm(20)
     ran(again, KEEP_S / 2 - 10)
-    assert await again.journal.delete_kept(KEEP_S, ROWS) == 0
+    assert await again.journal.keeping.delete_kept(KEEP_S, ROWS) == 0
     ran(again, 10)
-    assert await again.journal.delete_kept(KEEP_S, ROWS) == 19
+    assert await again.journal.keeping.delete_kept(KEEP_S, ROWS) == 19
     await again.close()
 
 
@@ -135,7 +135,7 @@ async def test_a_step_deletes_no_more_than_it_was_asked_to(rig: Rig) -> None:
     await sell(rig, 1, 50)
     await uploaded(rig, 50)
     ran(rig, KEEP_S)
-    steps = [await rig.journal.delete_kept(KEEP_S, 20) for _ in range(4)]
+    steps = [await rig.journal.keeping.delete_kept(KEEP_S, 20) for _ in range(4)]
     assert steps == [20, 20, 9, 0]
 
 
@@ -146,7 +146,7 @@ async def test_marks_are_ten_minutes_apart_and_old_ones_go(rig: Rig) -> None:
         ran(rig, MARK_INTERVAL_S / 2)
     assert len(marks(rig)) == 20
     ran(rig, KEEP_S)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) > 60
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) > 60
     assert len(marks(rig)) == 1
 
 
@@ -167,7 +167,7 @@ async def test_a_damaged_mark_counts_as_no_older_than_the_marks_below_it(rig: Ri
     await change(rig, "update safe_marks set boottime_s = boottime_s / 1024 where position = 20")
     ran(rig, KEEP_S - 3 * MARK_INTERVAL_S)
     assert before[0][1] + KEEP_S <= rig.journal.lived_s() < before[1][1] + KEEP_S
-    deleted = await rig.journal.delete_kept(KEEP_S, ROWS)
+    deleted = await rig.journal.keeping.delete_kept(KEEP_S, ROWS)
     assert deleted <= 20, "the mark of 30 counts for nothing before its time"
     assert 30 in kept(rig)
 
@@ -177,14 +177,14 @@ async def change(rig: Rig, sql: str) -> None:
         connection.execute(sql)
         return None, set()
 
-    await rig.journal._transact(work)  # type: ignore[arg-type]
+    await rig.journal.writing.transact(work)  # type: ignore[arg-type]
 
 
 async def test_ids_outlive_their_records_and_are_still_no_second_event(rig: Rig) -> None:
     await sell(rig, 1, 20)
     await uploaded(rig, 20)
     ran(rig, KEEP_S)
-    assert await rig.journal.delete_kept(KEEP_S, ROWS) == 19
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 19
     again = await reopened(rig)
     items = [as_item(an_event("till-1", f"e1-{n}", "e1", n, f'{{"n":{n}}}')) for n in (1, 7, 20)]
     assert await again.append(items) == [Outcome.DUPLICATE] * 3
@@ -201,9 +201,9 @@ async def test_freed_pages_are_used_again_and_the_file_does_not_grow(rig: Rig) -
         await sell(rig, turn * 100 + 1, turn * 100 + 100)
         await uploaded(rig, turn * 100 + 100)
         ran(rig, KEEP_S)
-        while await rig.journal.delete_kept(KEEP_S, 200):
+        while await rig.journal.keeping.delete_kept(KEEP_S, 200):
             pass
-        pages = await rig.journal.pages()
+        pages = await rig.journal.keeping.pages()
         assert pages is not None
         sizes.append(pages.total)
     assert sizes[3] - sizes[1] < sizes[0] - 10, sizes

@@ -21,7 +21,8 @@ from agent.core.arrivals import Item, Outcome
 from agent.core.errors import NightsafeError, Transient
 from agent.core.events import judge
 from agent.journal import database
-from agent.journal.writer import Journal, Uploaded
+from agent.journal.uploads import Uploaded
+from agent.journal.writer import Journal
 from tests.crash.power.disk import Disk, Way
 from tests.crash.power.examine import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX, lay_out
 from tests.crash.power.shim import Fault, Shim
@@ -179,7 +180,7 @@ class Lives:
         finally:
             connection.close()
         self.witness.uploaded = max(self.witness.uploaded, to)
-        await journal.advance(to, to, told)
+        await journal.uploads.advance(to, to, told)
 
     # One life ---------------------------------------------------------------------------------------------------------
 

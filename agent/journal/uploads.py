@@ -1,0 +1,115 @@
+"""journal → [journal: what the drain writes] → cloud. The cursor, and the streams where histories have parted.
+
+Everything here goes through even when the disk is full, as far as the reserve lasts: without it nothing could ever be
+deleted again. Never reads records to be sent; that is the reader's.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import structlog
+
+from agent.core.errors import Rejected
+from agent.core.lineage import Parent
+from agent.journal import book as books
+from agent.journal import streams
+from agent.journal.book import EpochBook
+from agent.journal.database import SQL
+from agent.journal.fold import Refusable, quarantine_record
+from agent.journal.writing import Writing
+
+log = structlog.get_logger()
+
+
+class Uploaded(NamedTuple):
+    """One record that the cloud has: its counting's row, the device's sequence (None without one) and its bytes."""
+
+    device_epoch: int
+    sequence: int | None
+    size: int
+
+
+class Uploads:
+    """The journal as the drain changes it. `note` submits a record of the box's own, `record` waits until it is
+    durable."""
+
+    def __init__(
+        self,
+        writing: Writing,
+        note: Callable[[str, dict[str, Any]], None],
+        record: Callable[[str, dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self._writing = writing
+        self._note = note
+        self._record = record
+
+    async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
+        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
+        await self._writing.transact(lambda connection: self._advance(connection, cursor, safe, uploaded), must=True)
+
+    def _advance(
+        self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]
+    ) -> tuple[None, set[EpochBook]]:
+        book = self._writing.book
+        if uploaded and (cursor, safe) == (book.cursor, book.safe):
+            return None, set()  # the commit that raised has landed
+        moved: dict[int, EpochBook] = {}
+        for row, sequence, size in uploaded:
+            counting = book.epochs[row]
+            counting.device.uploaded_count += 1
+            counting.device.uploaded_bytes += size
+            book.pending_bytes -= size
+            if sequence is not None:
+                counting.uploaded.add(sequence)
+            moved[row] = counting
+        for counting in moved.values():
+            books.write_uploaded(connection, counting)
+        for device in {counting.device.id: counting.device for counting in moved.values()}.values():
+            connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
+        connection.execute(SQL["write_cursor"], (cursor, safe))
+        book.cursor, book.safe = cursor, safe
+        book.oldest = books.read_oldest(connection, cursor)
+        return None, set(moved.values())
+
+    async def quarantine_record(self, record: Refusable, detail: str) -> None:
+        """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
+        writing = self._writing
+        await writing.transact(lambda connection: (None, quarantine_record(connection, writing.book, record, detail)))
+        writing.tell()
+
+    async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str) -> None:
+        """Begin a new stream behind position `base`; `seal_on` ends it."""
+        writing = self._writing
+        await writing.change(lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason))
+        log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
+
+    async def seal_on(self) -> bool:
+        """Seal some records for the new stream; True when it is the present one. Raises RecordDamaged."""
+        done = await self._writing.change(lambda connection: streams.seal_on(connection, self._writing.book))
+        if done is None:
+            return False
+        parent = done.parent and {"epoch": done.parent.epoch, "sequence": str(done.parent.sequence)}
+        data = {"condition": "forked", "epoch": done.epoch, "parent": parent, "reason": done.reason}
+        self._note("nightsafe.condition.raised", data)
+        return True
+
+    async def fence(self, epoch: str) -> None:
+        """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
+        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch))
+
+    async def adopt(self, actor: str, reason: str) -> None:
+        """A person says that this box goes on although another one took its epoch: under a new one, then.
+
+        Raises Rejected when nobody did. Who and why are recorded.
+        """
+        book = self._writing.book
+        if not book.lineage.present.fenced:
+            raise Rejected(
+                "adopt_none",
+                "Nobody else uploads under this box's identity, so there is nothing to adopt.",
+                "See `nightsafe status` for what holds the upload, if anything does.",
+            )
+        await self._writing.change(lambda connection: streams.doubt(connection, self._writing.book, "adopted"))
+        data = {"condition": "fenced", "epoch": book.epoch, "actor": actor, "reason": reason}
+        await self._record("nightsafe.condition.cleared", data)
