@@ -4,6 +4,7 @@
 secrets are files whose paths stand here.
 """
 
-from agent.settings.schema import Address, Settings
+from agent.settings.schema import Settings
+from agent.settings.section import Address
 
 __all__ = ["Address", "Settings"]

@@ -17,7 +17,8 @@ import msgspec
 from agent.core.errors import SettingsInvalid
 from agent.settings.lines import KeyPath, key_lines, line_of
 from agent.settings.rules import Problem, Sections, problems_of, value_problems
-from agent.settings.schema import ID_WORDS, Address, Section, Settings
+from agent.settings.schema import Settings
+from agent.settings.section import ID_WORDS, Address, Section
 
 SETTINGS_BYTES_MAX: Final = 1_048_576
 """Largest settings file that is read, in bytes."""

@@ -11,8 +11,11 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from agent.settings.schema import WEEKDAYS, Address, DeviceSettings, Section, Settings, meta_of
+from agent.settings.box import DeviceSettings
+from agent.settings.schema import Settings
+from agent.settings.section import Address, Section, meta_of
 from agent.settings.show import toml_value
+from agent.settings.venue import WEEKDAYS
 
 EXAMPLES: Final[Mapping[str, str]] = {
     "venue.id": '"demo"',

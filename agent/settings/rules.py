@@ -10,22 +10,11 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from agent.settings.box import SERVICES, DeviceSettings, DevicesSettings, GateSettings
 from agent.settings.lines import KeyPath
-from agent.settings.schema import (
-    ID_PATTERN,
-    ID_WORDS,
-    RESERVED_NAMES,
-    SERVICES,
-    WEEKDAYS,
-    Address,
-    AlertsSettings,
-    CloudSettings,
-    DeviceSettings,
-    DevicesSettings,
-    GateSettings,
-    SmtpSettings,
-    is_loopback,
-)
+from agent.settings.section import ID_PATTERN, ID_WORDS, RESERVED_NAMES, Address, is_loopback
+from agent.settings.uplink import CloudSettings
+from agent.settings.venue import WEEKDAYS, AlertsSettings, SmtpSettings
 
 Sections = dict[str, Any]
 """The tables of one file by name, as structs; without those that could not be built."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.settings.schema import Address, Section, Settings
+from agent.settings.schema import Settings
+from agent.settings.section import Address, Section
 
 Tables = dict[str, Any]
 """Nested tables of texts, numbers, booleans and lists, as in the settings file."""

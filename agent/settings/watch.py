@@ -15,7 +15,8 @@ from watchfiles import awatch
 from agent.core.errors import SettingsInvalid
 from agent.settings.lines import KeyPath
 from agent.settings.load import load
-from agent.settings.schema import Reload, Section, Settings, reload_of
+from agent.settings.schema import Settings
+from agent.settings.section import Reload, Section, reload_of
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ import pytest
 from agent.core.errors import SettingsInvalid
 from agent.settings.load import SETTINGS_BYTES_MAX, load, parse
 from agent.settings.reference import unit_of
-from agent.settings.schema import Address, Section, Settings, is_loopback
+from agent.settings.schema import Settings
+from agent.settings.section import Address, Section, is_loopback
 from agent.settings.show import to_tables, to_toml
 
 FILE = Path("/etc/nightsafe/nightsafe.toml")

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from agent.settings.box import JournalSettings
 from agent.settings.load import parse
 from agent.settings.reference import example, page, tables
-from agent.settings.schema import JournalSettings
 
 FILE = Path("/etc/nightsafe/nightsafe.toml")
 

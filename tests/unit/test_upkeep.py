@@ -12,7 +12,7 @@ import pytest
 from agent.core.errors import Transient
 from agent.core.pressure import Level
 from agent.journal.reserve import RESERVE_NAME, Reserve
-from agent.settings.schema import JournalSettings
+from agent.settings.box import JournalSettings
 from agent.upkeep.disk import Disk
 from agent.upkeep.retention import DAY_S, Retention
 from agent.upkeep.wear import Wear

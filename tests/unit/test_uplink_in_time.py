@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from agent.core.facts import DrainFacts
 from agent.core.uplink import ProbeOutcome, ProbeResult
-from agent.settings.schema import UplinkSettings
+from agent.settings.uplink import UplinkSettings
 from agent.status import broadcast
 from agent.uplink.monitor import LOOK_INTERVAL_S, Monitor, offline_within_s
 

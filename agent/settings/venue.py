@@ -1,0 +1,86 @@
+"""[settings: the venue] → schema. Who it is, when it trades, what it takes on trust, and who is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from agent.settings.section import ID_PATTERN, Section, live, never
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+OfflineCardPayments = Literal["refuse", "queue"]
+
+
+class VenueSettings(Section, frozen=True):
+    """The site this box stands in."""
+
+    id: Annotated[str, never("Id of the venue: lower-case letters, digits and dashes.", pattern=ID_PATTERN)]
+    name: Annotated[str, live("What people call the venue.", min_length=1, max_length=200)]
+    location: Annotated[str, live("Location id that support asks for.", min_length=1, max_length=200)]
+    contact_email: Annotated[str, live("Who at the venue gets letters; empty for nobody.")] = ""
+    timezone: Annotated[
+        str, live("Time zone of the trading times and of the business day, by its tz database name.")
+    ] = "UTC"
+    day_starts_at: Annotated[
+        str,
+        live('Time of day, "HH:MM", at which a business day begins.', pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\Z"),
+    ] = "05:00"
+    trading: Annotated[
+        Mapping[str, tuple[str, ...]],
+        live('Trading times: weekday to a list of "HH:MM-HH:MM", which may run past midnight.'),
+    ] = msgspec.field(default_factory=dict)
+
+
+class OrdersSettings(Section, frozen=True):
+    """Orders that the cloud sends to the venue."""
+
+    response_timeout_s: Annotated[
+        float,
+        live("Time a device has to respond before people are alerted; an order's own value wins.", gt=0, le=86_400),
+    ] = 120.0
+    devices: Annotated[tuple[str, ...], live("Devices that are offered orders; empty for all that are ready.")] = ()
+
+
+class PolicySettings(Section, frozen=True):
+    """What may be taken on trust while the cloud cannot be asked. Limits are minor units, counted venue-wide."""
+
+    offline_card_payments: Annotated[OfflineCardPayments, live("Card payments while offline: refuse or queue.")] = (
+        "refuse"
+    )
+    floor_limit: Annotated[int, live("Largest single queued payment, in minor units.", ge=0)] = 5_000
+    card_limit: Annotated[int, live("Queued for one card, in minor units.", ge=0)] = 10_000
+    device_limit: Annotated[int, live("Queued by one device, in minor units.", ge=0)] = 50_000
+    venue_limit: Annotated[int, live("Queued in the whole venue, in minor units.", ge=0)] = 200_000
+    queued_age_max_s: Annotated[
+        float, live("Age of the oldest queued payment at which no more are queued.", gt=0, le=2_592_000)
+    ] = 86_400.0
+    declines_per_day_max: Annotated[
+        int, live("Declined payments in a day after which no more are queued, as a count.", ge=0, le=10_000)
+    ] = 5
+
+
+class LoyaltySettings(Section, frozen=True):
+    """The loyalty programme."""
+
+    realtime: Annotated[bool, live("Whether balances and rewards are asked for in real time.")] = True
+
+
+class SmtpSettings(Section, frozen=True):
+    """The mail server for letters."""
+
+    host: Annotated[str, live("Name or address of the mail server.", min_length=1)]
+    sender: Annotated[str, live("Address that letters come from.")]
+    port: Annotated[int, live("TCP port of the mail server.", ge=1, le=65_535)] = 587
+    security: Annotated[Literal["none", "starttls", "tls"], live("How the connection is protected.")] = "starttls"
+    username: Annotated[str, live("User name at the mail server; empty for none.")] = ""
+    password_file: Annotated[Path | None, live("File with the password, relative to this file's folder.")] = None
+
+
+class AlertsSettings(Section, frozen=True):
+    """Who is told when a person is needed."""
+
+    support_email: Annotated[str, live("Support's mail address; empty for nobody.")] = ""
+    webhook_url: Annotated[str, live("URL that alerts are posted to; https, except on loopback; empty for none.")] = ""
+    smtp: Annotated[SmtpSettings | None, live("The mail server; without it no letters are sent.")] = None
