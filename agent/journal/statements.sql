@@ -193,8 +193,8 @@ select first from missing where last >= ? order by last limit 1;
 select device_epoch, device_sequence, length(event) from records where position > ?;
 
 -- name: find_known_at
--- the whole table, once for a record whose id cannot be read any more
-select device, id from known where position = ?;
+-- the whole table, once for all records whose ids cannot be read any more
+select device, id from known where position in (select value from json_each(?));
 
 -- name: read_known_position
 select position from known where device = ? and id = ?;
