@@ -126,6 +126,9 @@ insert into safe_marks (position, boottime_s) values (?, ?) on conflict (positio
 -- name: prune_safe_marks
 delete from safe_marks where position < ?;
 
+-- name: drop_safe_marks
+delete from safe_marks where position > ?;
+
 -- name: delete_records
 -- by primary key: the oldest rows
 delete from records where position in (select position from records where position <= ? order by position limit ?);

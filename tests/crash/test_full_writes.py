@@ -9,19 +9,23 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from agent.app.drain_side import DrainSide
+from agent.core.answers import BatchAnswer, CloudRefused, Refusal, StreamState
 from agent.core.arrivals import Outcome
 from agent.core.errors import JournalDamaged, Transient
+from agent.core.lineage import Stream
+from agent.drain.drainer import Drain
 from agent.journal import aside
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
 from agent.journal.uploads import Uploaded
 from agent.journal.writer import Journal
 from agent.journal.writing import Limits
+from agent.settings.uplink import DrainSettings
 from tests.crash.damage import judged, submit
 from tests.crash.disks import MIB, fill, free_bytes, tmpfs
 from tests.property.journal_rig import STREAM, VENUE, Ticking
@@ -190,3 +194,76 @@ async def test_a_folder_that_takes_no_damaged_record_keeps_the_record_and_sellin
     with pytest.raises(JournalDamaged):
         await full.reader.batch(SPOILT - 1, 1, MIB)
     assert await full.sell(full.next_) is Outcome.STORED
+
+
+class Fencing:
+    """A cloud that has nothing, and where another box takes the epoch over before the first batch."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def stream(self, epoch: str) -> StreamState:
+        self.asked.append("GET")
+        return await self.open_stream(Stream(epoch, 0, bytes(32), None, "created"))
+
+    async def open_stream(self, stream: Stream) -> StreamState:
+        self.asked.append("POST")
+        return StreamState(1, bytes(32), 0, True, 100, MIB, 0.0)
+
+    async def prepare(self, *_: object, **__: object) -> None: ...
+
+    async def put(self, epoch: str, batch: object) -> BatchAnswer:
+        self.asked.append("PUT")
+        raise CloudRefused(Refusal(409, "urn:nightsafe:fenced"))
+
+
+class Now:
+    """A clock that stands still but for what the loop waits."""
+
+    def boottime_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall_ms_at(self, boottime_s: float) -> int:
+        return 0
+
+
+class Told:
+    def __init__(self) -> None:
+        self.held: list[str] = []
+
+    def hold(self, id: str, *_: str) -> None:
+        self.held.append(id)
+
+    def lift(self, id: str) -> None: ...
+
+
+async def test_after_a_fence_that_cannot_be_written_nothing_is_sent_and_it_is_written_when_it_can_be(
+    full: Full,
+) -> None:
+    full.reserve.give()
+    fill(full.folder)
+    cloud, told = Fencing(), Told()
+    there: Any = cloud
+    limits = DrainSettings(backoff_first_s=0.05, backoff_max_s=0.05)
+    drain = Drain(full.side, there, Now(), lambda: limits, told, lambda: 0.5)
+    stop = asyncio.Event()
+    running = asyncio.create_task(drain.run(lambda: None, stop))
+    await reached(lambda: "PUT" in cloud.asked)
+    asked = list(cloud.asked)
+    await asyncio.sleep(0.5)
+    assert cloud.asked == asked, "a request went out after the fence"
+    assert told.held == ["drain_held"]
+    assert not full.journal.book.lineage.present.fenced
+    (full.folder / "somebody-elses.log").unlink()
+    await reached(lambda: full.journal.book.lineage.present.fenced)
+    drain.retry()
+    await reached(lambda: drain.facts().error_code == "fenced")
+    assert cloud.asked == asked
+    stop.set()
+    await running
+
+
+async def reached(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
