@@ -229,13 +229,20 @@ class Book:
         """The row of a boot id."""
         if boot not in self.boots:
             connection.execute(SQL["add_boot"], (boot,))
+            known = dict(self.boots)
             self.read_boots(connection)
+            self.boots |= known
         return self.boots[boot]
 
     def read_boots(self, connection: sqlite3.Connection) -> None:
         """The boots, and what is known of their clocks."""
         self.boots = {name: row for row, name in connection.execute(SQL["read_boots"])}
         self.offsets_ms = dict(connection.execute(SQL["read_offsets"]).fetchall())
+
+    def keep_boots(self, former: "Book") -> None:
+        """Boots that were known before keep their names: nothing in a row of the log proves what its boot is called."""
+        known = {row: name for name, row in former.boots.items()}
+        self.boots = {known.get(row, name): row for name, row in self.boots.items()}
 
     def instant_ms(self, moment: Moment) -> int:
         """When a moment truly was, as well as is known."""

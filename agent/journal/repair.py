@@ -138,6 +138,7 @@ def apply(
         removed.append(_set_aside(connection, place, book, case, nameless))
     _forget_at(connection, nameless)
     fresh = books.load(connection)
+    fresh.keep_boots(book)
     if (
         removed and book.position > fresh.position
     ):  # the last one is gone: what comes next stands behind its place all the same

@@ -168,7 +168,7 @@ class Writing:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 if not (isinstance(error, sqlite3.Error) and isinstance(named(error), JournalDamaged)):
-                    self.book = _read_back(connection)
+                    self.book = _read_back(connection, self.book)
                 raise
             self.book.settle()
             for counting in changed:
@@ -370,10 +370,12 @@ class Writing:
         self._spare = give
 
 
-def _read_back(connection: sqlite3.Connection) -> Book:
+def _read_back(connection: sqlite3.Connection, former: Book) -> Book:
     """What the disk has after a failed write. Without it the figures in memory are wrong: only a new start helps."""
     try:
-        return counted_whole(books.load(connection))
+        book = counted_whole(books.load(connection))
+        book.keep_boots(former)
+        return book
     except sqlite3.Error as error:
         raise JournalDamaged(
             "journal_unreadable",

@@ -17,6 +17,7 @@ from agent.core.arrivals import Outcome
 from agent.core.errors import Held, JournalDamaged, Transient
 from agent.core.pressure import Level
 from agent.journal.database import FILE_NAME
+from agent.journal.inspect import verify
 from agent.journal.opening import Opened, Opening
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
@@ -371,3 +372,24 @@ async def test_a_repair_whose_commit_landed_though_it_failed_is_not_done_twice(r
     await rig.journal.mending.repair(2)
     assert not rig.journal.limps
     await nothing_is_stored_twice(rig, 11)
+
+
+async def test_a_boot_whose_name_changes_on_the_disk_goes_up_under_the_name_it_had(rig: Rig) -> None:
+    """No seal covers it: the writer keeps what it has known since it opened, and verify and the next start find it."""
+    await rig.append([as_item(event(1))])
+    reader = Reader(rig.folder, 1_048_576, lambda: rig.journal.book.lineage, boots=lambda: rig.journal.book.boots)
+    database = rig.journal.writing._database
+    assert database is not None
+    await database.run(lambda connection: connection.execute("update boots set boot = 'boot-3'").rowcount)
+    rig.through(failing("SQLITE_FULL", lambda sql: sql.startswith("insert into records"), 1))
+    assert await rig.append([as_item(event(2))]) == [Outcome.UNSTORED]
+    assert await rig.append([as_item(event(number)) for number in range(2, 13)]) == [Outcome.STORED] * 11
+    await damaged(rig, 3)
+    assert await rig.journal.mending.repair(3)
+    assert {record.boot for record in await reader.batch(0, 100, 1_000_000)} == {"boot-1"}
+    await reader.close()
+    assert [fault for fault in verify(rig.folder).faults if "boot" in fault]
+    await rig.close()
+    await rig.open()
+    assert verify(rig.folder).faults == []
+    assert {record.boot for record in await rig.reader.batch(0, 100, 1_000_000)} == {"boot-1"}
