@@ -21,12 +21,12 @@ from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal import salvage
 from agent.journal.aside import FOLDER_NAME
-from agent.journal.book import read_lineage
 from agent.journal.database import FILE_NAME, SQL, corrupt, named
 from agent.journal.history import compare
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.old import open_read_only
+from agent.journal.tables import read_lineage
 
 FAULTS_MAX = 100
 """Faults that a report names; it counts them all."""

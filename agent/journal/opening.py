@@ -16,8 +16,7 @@ from agent.core import chain
 from agent.core.errors import Held, JournalDamaged
 from agent.core.instants import to_text
 from agent.core.mend import Mended, mend_each
-from agent.journal import book as books
-from agent.journal import history, repair, salvage
+from agent.journal import history, repair, salvage, tables
 from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal.book import Book
@@ -116,7 +115,7 @@ class Opening:
 
     async def _sound(self, database: Database, mark: Point | None, names: Names | None) -> Opened:
         past, wrong = await self._on(database, lambda connection: self._begin(connection, mark, names))
-        book = await self._on(database, books.load)
+        book = await self._on(database, tables.load)
         if mark is not None and past == "same" and mark.position == book.position and mark.epoch == book.epoch:
             book.head = mark.head  # the last record's own may be what has changed
         cases = await self._on(database, lambda connection: _cases(connection, book))

@@ -19,6 +19,7 @@ from agent.core import chain
 from agent.core.arrivals import Gap, Own, Tally
 from agent.core.mend import UNKNOWN_BOOT, Around, Mended, Row, beside_holds, sound
 from agent.journal import book as books
+from agent.journal import tables
 from agent.journal.aside import keep_row
 from agent.journal.book import Book, EpochBook, Moment
 from agent.journal.database import SQL, corrupt
@@ -137,7 +138,7 @@ def apply(
         kept.append(keep_row(place.directory, case.row, place.stamp.wall_ms, place.bytes_max))
         removed.append(_set_aside(connection, place, book, case, nameless))
     _forget_at(connection, nameless)
-    fresh = books.load(connection)
+    fresh = tables.load(connection)
     fresh.keep_boots(book)
     if (
         removed and book.position > fresh.position
@@ -279,13 +280,13 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
     done = done._replace(lost=(*done.lost, *named), unnamed=max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
-    books.insert_many(connection, SQL["add_records"], fold.values, 11)
-    books.write_figures(connection, book)
+    tables.insert_many(connection, SQL["add_records"], fold.values, 11)
+    tables.write_figures(connection, book)
     book.watermark = book.position
     for counting in book.touched:
         counting.device.recent = {}
     book.touched = set()
-    book.oldest = books.read_oldest(connection, book.cursor)
+    book.oldest = tables.read_oldest(connection, book.cursor)
     for counting in book.epochs.values():
         counting.settle()
     return done

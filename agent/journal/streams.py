@@ -11,8 +11,9 @@ from agent.core import chain
 from agent.core.errors import RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Parent, Stream
-from agent.journal.book import Book, read_lineage
+from agent.journal.book import Book
 from agent.journal.database import SQL
+from agent.journal.tables import read_lineage
 
 STEP_RECORDS: Final = 1000
 """Records sealed anew in one transaction: a few tens of milliseconds in which no event is stored."""

@@ -12,8 +12,7 @@ import structlog
 
 from agent.core.errors import Rejected
 from agent.core.lineage import Parent
-from agent.journal import book as books
-from agent.journal import streams
+from agent.journal import streams, tables
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.fold import Refusable, quarantine_record
@@ -64,12 +63,12 @@ class Uploads:
                 counting.uploaded.add(sequence)
             moved[row] = counting
         for counting in moved.values():
-            books.write_uploaded(connection, counting)
+            tables.write_uploaded(connection, counting)
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
         book.cursor, book.safe = cursor, safe
-        book.oldest = books.read_oldest(connection, cursor)
+        book.oldest = tables.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:

@@ -18,8 +18,7 @@ import structlog
 from agent.core.errors import JournalDamaged, NightsafeError, RecordDamaged, Transient
 from agent.core.instants import to_text
 from agent.core.lived import Lived, lived
-from agent.journal import book as books
-from agent.journal import retention, salvage
+from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
 from agent.journal.fold import Stamp
@@ -373,7 +372,7 @@ class Writing:
 def _read_back(connection: sqlite3.Connection, former: Book) -> Book:
     """What the disk has after a failed write. Without it the figures in memory are wrong: only a new start helps."""
     try:
-        book = counted_whole(books.load(connection))
+        book = counted_whole(tables.load(connection))
         book.keep_boots(former)
         return book
     except sqlite3.Error as error:
