@@ -71,7 +71,17 @@ class Opened(NamedTuple):
 class Opening:
     """One opening of the journal in `directory`."""
 
-    def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        venue: str,
+        epoch: str,
+        clock: Clock,
+        limits: Limits,
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`busy` is called again and again, on some thread, while a rebuild goes on."""
+        self._busy = busy
         self._directory = directory
         self._venue = venue
         self._epoch = epoch
@@ -99,7 +109,7 @@ class Opening:
             self._venue, self._epoch, clock.wall_ms(), clock.uptime_ms(), clock.boot_id(), clock.synced(),
             self._limits.damaged_bytes_max,
         )  # fmt: skip
-        return await asyncio.to_thread(salvage.run, self._directory, terms, why)
+        return await asyncio.to_thread(salvage.run, self._directory, terms, why, self._busy)
 
     async def _open(self) -> Opened:
         limits = self._limits
