@@ -27,7 +27,7 @@ from agent.journal.history import History
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.rebuild import Terms
-from agent.journal.repair import Case, Place, Repaired
+from agent.journal.repair import Case, Loss, Place, Repaired
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -209,12 +209,21 @@ class Opening:
         connection.execute(SQL["write_doubt"], ("restored",))
         gone = ((book.position + 1, mark.position),) if mark.position > book.position else ()
         why = "the end of the journal is gone, or an older copy was put in its place"
-        unnamed = max(0, mark.position - max(book.position, mark.cursor))
-        start = start._replace(reason=why, positions=gone, unnamed=unnamed)
+        had = max(book.position, mark.cursor)
+        known = names is not None and book.lineage.named(names.lineage().present.epoch) is not None
+        unseen = max(0, mark.position - max(had, names.watermark if names is not None else 0))
+        bare = history.numberless(connection, names, book.cursor) if known and names is not None and gone else []
+        start = start._replace(
+            reason=why,
+            positions=gone,
+            lost=tuple(Loss(one, None, None, None) for one in bare),
+            unnamed=max(0, mark.position - had) - unseen - len(bare),
+            unseen=unseen,
+        )
 
         def expected(fresh: Book) -> None:
             fresh.doubt = fresh.doubt or "restored"
-            if names is not None and fresh.lineage.named(names.lineage().present.epoch) is not None:
+            if known and names is not None:
                 history.expect(connection, fresh, names, mark)
 
         return repair.apply(connection, place, book, originals, start, expected)

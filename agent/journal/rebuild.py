@@ -25,7 +25,7 @@ from agent.journal.fold import Stamp
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.old import Old, Shape
-from agent.journal.repair import Place, Repaired, add_missing, name_losses, recount
+from agent.journal.repair import Loss, Place, Repaired, add_missing, name_losses, recount
 
 log = structlog.get_logger()
 
@@ -386,13 +386,18 @@ class Rebuild:
         self._count_sent(book)
         self._new.execute(SQL["forget_lost"], (book.cursor,))
         recount(self._new, book)
-        if self._names is not None and read_lineage(self._new).named(self._names.lineage().present.epoch) is not None:
-            history.expect(self._new, book, self._names, self._mark)
+        names, bare = self._names, list[Loss]()
+        if names is not None and read_lineage(self._new).named(names.lineage().present.epoch) is not None:
+            history.expect(self._new, book, names, self._mark)
+            if lost:
+                bare = [Loss(one, None, None, None) for one in history.numberless(self._new, names, book.cursor)]
         if reached > last or "the epoch" in self._unread or ("streams" in self._unread and self._names is None):
             self._new.execute(SQL["write_doubt"], ("restored",))
             book.doubt = "restored"
         had = max(book.cursor, self._mark.cursor if self._mark is not None else 0)
-        unnamed = sum(last - max(first, had + 1) + 1 for first, last in lost if last > had)
+        figures = max(had, names.watermark if names is not None else 0, last)
+        unseen = max(0, reached - figures)
+        unnamed = sum(last - max(first, had + 1) + 1 for first, last in lost if last > had) - unseen
         stamp = Stamp(
             self._terms.wall_ms,
             self._terms.uptime_ms,
@@ -401,7 +406,9 @@ class Rebuild:
             to_text(self._terms.wall_ms),
             book.lived.total_s,
         )
-        done = Repaired(why, tuple(self._mended), tuple(lost), (), unnamed, kept_in, self._notes())
+        done = Repaired(
+            why, tuple(self._mended), tuple(lost), tuple(bare), unnamed - len(bare), kept_in, self._notes(), unseen
+        )
         place = Place(directory, self._terms.venue, stamp, self._terms.bytes_max)
         return name_losses(self._new, place, book, done)
 

@@ -253,3 +253,7 @@ insert into device_epochs (device, epoch) select id, ? from devices where device
 
 -- name: write_device_epoch_whole
 update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;
+
+-- name: count_kept_behind
+select e.device, count(*) from records r join device_epochs e on e.id = r.device_epoch where r.position > ?
+group by e.device;

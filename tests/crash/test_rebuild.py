@@ -7,6 +7,7 @@ switched off while it mends itself.
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -296,3 +297,18 @@ async def test_damaged_records_put_by_for_mending_are_bounded_in_bytes(
     async with Life(folder, Ticking()) as life:
         assert life.repaired[0].lost_count + len(life.repaired[0].mended) >= 40
     assert 0 < held[0] <= 20_000
+
+
+@pytest.mark.long
+async def test_a_rebuild_of_fifty_thousand_records_is_measured(base: Path) -> None:
+    """The records' root page is gone, so that all of them are found in the pages."""
+    folder, count = base / "state", 50_000
+    async with spoilt(folder, count):
+        pass
+    size = (folder / FILE_NAME).stat().st_size
+    begun_s = time.monotonic()
+    async with Life(folder, Ticking()) as life:
+        took_s = time.monotonic() - begun_s
+        assert life.journal.book.position == count + 1
+        assert life.repaired[0].lost_count == 0
+    print(f"{count} records, {size // MIB} MiB, rebuilt in {took_s:.1f} s: {took_s / count * 1000:.3f} ms a record")
