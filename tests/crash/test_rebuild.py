@@ -4,6 +4,7 @@ Covers, in the scenario table's words: damage on a disk that is nearly full; dam
 switched off while it mends itself.
 """
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -103,6 +104,26 @@ async def test_without_room_for_a_second_journal_nothing_is_moved_and_nothing_is
         async with Life(folder, Ticking()) as life:
             assert life.repaired[0].lost_count == 0
             assert len(await life.reader.batch(0, 5000, 1 << 30)) == 2500 + 1
+
+
+async def test_a_running_box_without_room_for_a_rebuild_reads_on_for_the_drain(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    with tmpfs(folder, 16 * MIB):
+        async with Life(folder, Ticking()) as life:
+            await sell(life, 1, 1000, 1500)
+            await fold(life)
+            ballast = fill(folder, MIB)
+            life.journal.mending.demand_rebuild("a page cannot be read", now=True)
+            async with asyncio.timeout(20):
+                while not (life.journal.failure and life.journal.failure.code == "rebuild_no_room"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert len(await life.reader.batch(900, 200, 1 << 30)) == 100
+            ballast.unlink()
+            async with asyncio.timeout(20):
+                while life.journal.limps:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert [done.lost_count for done in life.repaired] == [0]
+            await sell(life, 1001, 1010)
 
 
 async def test_where_the_reserve_is_the_room_that_is_short_it_is_asked_for(tmp_path: Path) -> None:
