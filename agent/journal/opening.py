@@ -217,7 +217,7 @@ class Opening:
             reason=why,
             positions=gone,
             lost=tuple(Loss(one, None, None, None) for one in bare),
-            unnamed=max(0, mark.position - had) - unseen - len(bare),
+            unnamed=max(0, mark.position - had - unseen - len(bare)),
             unseen=unseen,
         )
 

@@ -395,9 +395,10 @@ class Rebuild:
             self._new.execute(SQL["write_doubt"], ("restored",))
             book.doubt = "restored"
         had = max(book.cursor, self._mark.cursor if self._mark is not None else 0)
-        figures = max(had, names.watermark if names is not None else 0, last)
-        unseen = max(0, reached - figures)
-        unnamed = sum(last - max(first, had + 1) + 1 for first, last in lost if last > had) - unseen
+        known = max(had, names.watermark if names is not None else 0)
+        unseen = max(0, reached - max(known, last))
+        before, behind = _count_behind(lost, had) - _count_behind(lost, known), _count_behind(lost, known) - unseen
+        unnamed = max(0, before - len(bare)) + behind
         stamp = Stamp(
             self._terms.wall_ms,
             self._terms.uptime_ms,
@@ -406,9 +407,7 @@ class Rebuild:
             to_text(self._terms.wall_ms),
             book.lived.total_s,
         )
-        done = Repaired(
-            why, tuple(self._mended), tuple(lost), tuple(bare), unnamed - len(bare), kept_in, self._notes(), unseen
-        )
+        done = Repaired(why, tuple(self._mended), tuple(lost), tuple(bare), unnamed, kept_in, self._notes(), unseen)
         place = Place(directory, self._terms.venue, stamp, self._terms.bytes_max)
         return name_losses(self._new, place, book, done)
 
@@ -418,13 +417,16 @@ class Rebuild:
         return (*words, *self._wrong[:TABLE_NAMED_MAX])
 
     def _settle_journal(self, last: int) -> None:
-        cursor, safe = self._new.execute("select cursor, safe from journal").fetchone()
+        own, safe = self._new.execute("select cursor, safe from journal").fetchone()
+        cursor = own
         mark = self._own_mark()
         wrong = not 0 <= safe <= cursor
         newer = mark is not None and mark.epoch == self._lineage.present.epoch and mark.cursor > cursor
         if wrong or newer or (cursor > last and mark is not None):
             cursor, safe = (mark.cursor, mark.safe) if mark is not None else (0, 0)
         cursor = max(0, min(cursor, last))
+        if newer and not wrong:
+            self._new.execute(SQL["add_uploaded_between"], (own, cursor))
         self._new.execute(SQL["write_cursor"], (cursor, max(0, min(safe, cursor))))
         self._new.execute(SQL["write_watermark"], (last,))
         for row, contiguous, ranges, uploaded, uploaded_ranges in self._new.execute(
@@ -441,6 +443,11 @@ class Rebuild:
         for row, sequence in self._new.execute(SQL["read_quarantine_since"], (0,)):
             if sequence is not None and row in book.epochs:
                 books.note_used_up(book.epochs[row], sequence, sequence)
+
+
+def _count_behind(ranges: list[tuple[int, int]], position: int) -> int:
+    """Positions of `ranges` behind `position`."""
+    return sum(last - max(first, position + 1) + 1 for first, last in ranges if last > position)
 
 
 def _values(row: msgspec.Struct) -> tuple[Any, ...]:
