@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.mend import Row
-from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, text_or_bytes
+from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, place_of, text_or_bytes
 from agent.journal.pages import Cell, Remains
 
 CHUNK_RECORDS: Final = 512
@@ -145,7 +145,7 @@ def _whole(cell: Cell) -> tuple[Any, ...]:
 def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing in the file, nor in its log."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        place_of(path, read_only=True), uri=True, isolation_level=None, check_same_thread=False
     )
     connection.text_factory = text_or_bytes
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
