@@ -70,6 +70,7 @@ class Resumption:
     async def _open(self, stream: Stream) -> Standing:
         """The present stream, bound to this process, or its parent where the cloud lacks that."""
         state = await self._state(stream.epoch)
+        self._journal.lower(stream.base + _safe_of(state))
         why = self._journal.doubt() or self._part or await self._parted(stream, state)
         if why is not None:
             return await self._fork(stream, state, why)
@@ -84,9 +85,8 @@ class Resumption:
             why = await self._parted(stream, state)
             if why is not None:
                 return await self._fork(stream, state, why)
-        safe = stream.base + min(state.safe, state.next - 1)
-        self._journal.confirm(safe)
-        await self._catch_up(stream.base + state.next - 1, safe)
+        heard_safe(self._journal, stream, _safe_of(state))
+        await self._catch_up(stream.base + state.next - 1, highest_safe(self._journal, stream, _safe_of(state)))
         return Standing(stream, state)
 
     async def _state(self, epoch: str) -> StreamState | None:
@@ -105,6 +105,7 @@ class Resumption:
         if parent is None or parent.fenced:
             raise Held(refused.code, refused.text, "Call support: the cloud lacks the stream that this one continues.")
         state = await self._state(parent.epoch)
+        self._journal.lower(parent.base + _safe_of(state))
         if state is None or parent.epoch not in self._bound:
             try:
                 state = await self._cloud.open_stream(parent)
@@ -173,6 +174,7 @@ class Resumption:
                 "Call support: nothing was dropped or overwritten, and recording goes on.",
             )
         parent, base = await self._branch(stream, state)
+        self._journal.lower(base)
         await self._catch_up(base, self._journal.safe())
         lost = state.next - 1 - (base - stream.base) if state is not None else 0
         if why == "parted" and base >= self._began_at:
@@ -213,6 +215,24 @@ class Resumption:
             await self._journal.advance(reached, min(max(safe, self._journal.safe()), reached), records)
             if self._journal.cursor() == cursor:
                 return  # the journal limps: its cursor follows when it is open again
+
+
+def heard_safe(journal: Journal, stream: Stream, safe: int) -> None:
+    """What the cloud calls safe of a stream is what may be deleted; a stream of which nothing is safe yet says nothing
+    of the records before it."""
+    if safe:
+        journal.confirm(stream.base + safe)
+    else:
+        journal.lower(stream.base)
+
+
+def highest_safe(journal: Journal, stream: Stream, safe: int) -> int:
+    """The highest position that the cloud has ever called safe: what is not kept up to there was deleted."""
+    return max(journal.safe(), stream.base + safe) if safe else journal.safe()
+
+
+def _safe_of(state: StreamState | None) -> int:
+    return min(state.safe, state.next - 1) if state is not None else 0
 
 
 def fenced() -> Held:

@@ -12,8 +12,7 @@ import structlog
 
 from agent.core.errors import Rejected
 from agent.core.lineage import Parent
-from agent.journal import book as books
-from agent.journal import streams
+from agent.journal import streams, tables
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.fold import Refusable, quarantine_record
@@ -64,29 +63,33 @@ class Uploads:
                 counting.uploaded.add(sequence)
             moved[row] = counting
         for counting in moved.values():
-            books.write_uploaded(connection, counting)
+            tables.write_uploaded(connection, counting)
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
         book.cursor, book.safe = cursor, safe
-        book.oldest = books.read_oldest(connection, cursor)
+        book.oldest = tables.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
         """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
         writing = self._writing
-        await writing.transact(lambda connection: (None, quarantine_record(connection, writing.book, record, detail)))
+        await writing.transact(
+            lambda connection: (None, quarantine_record(connection, writing.book, record, detail)), must=True
+        )
         writing.tell()
 
     async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str) -> None:
         """Begin a new stream behind position `base`; `seal_on` ends it."""
         writing = self._writing
-        await writing.change(lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason))
+        await writing.change(
+            lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason), must=True
+        )
         log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
 
     async def seal_on(self) -> bool:
         """Seal some records for the new stream; True when it is the present one. Raises RecordDamaged."""
-        done = await self._writing.change(lambda connection: streams.seal_on(connection, self._writing.book))
+        done = await self._writing.change(lambda connection: streams.seal_on(connection, self._writing.book), must=True)
         if done is None:
             return False
         parent = done.parent and {"epoch": done.parent.epoch, "sequence": str(done.parent.sequence)}
@@ -96,7 +99,7 @@ class Uploads:
 
     async def fence(self, epoch: str) -> None:
         """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
-        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch))
+        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch), must=True)
 
     async def adopt(self, actor: str, reason: str) -> None:
         """A person says that this box goes on although another one took its epoch: under a new one, then.
@@ -110,6 +113,8 @@ class Uploads:
                 "Nobody else uploads under this box's identity, so there is nothing to adopt.",
                 "See `nightsafe status` for what holds the upload, if anything does.",
             )
-        await self._writing.change(lambda connection: streams.doubt(connection, self._writing.book, "adopted"))
+        await self._writing.change(
+            lambda connection: streams.doubt(connection, self._writing.book, "adopted"), must=True
+        )
         data = {"condition": "fenced", "epoch": book.epoch, "actor": actor, "reason": reason}
         await self._record("nightsafe.condition.cleared", data)
