@@ -147,6 +147,7 @@ async def _compose(
     reserve.ease(settings.journal.checkpoint_bytes)
     journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
+    telling.join(journal.attentions)
     reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(reader.close)
     survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
@@ -215,7 +216,7 @@ async def _compose(
 
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt, telling.acknowledge))
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 

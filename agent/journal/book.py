@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agent.core.arrivals import TOLD_MAX, Gap, Hole, Holes, Loss, OpenGap, Place, Receipt, Tally
-from agent.core.clock import true_ms
+from agent.core.clock import Moment, true_ms
+from agent.core.conditions import Severity, Words
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.core.lived import Lived
@@ -23,14 +24,6 @@ AGENT: Final = "agent"
 """The device name of the box's own records."""
 ASKED_MAX: Final = 20
 """The lowest holes of one counting that are asked for at once."""
-
-
-class Moment(NamedTuple):
-    """When something was recorded: wall time as the box believed it, and uptime in the boot of that row."""
-
-    wall_ms: int
-    uptime_ms: int
-    boot: int
 
 
 class EpochBook:
@@ -150,6 +143,21 @@ class DeviceBook:
         )
 
 
+class Attention(NamedTuple):
+    """Something that has happened, and when it was first told; `row` is its place in the table."""
+
+    row: int
+    words: Words
+    at: Moment
+
+
+class Acknowledged(NamedTuple):
+    """When a person ended an attention, in seconds that the box had run."""
+
+    row: int
+    lived_s: float
+
+
 class _Stored(msgspec.Struct):
     id: str
     type: str
@@ -187,6 +195,12 @@ class Book:
         """Countings whose written figures are older than the log."""
         self.suspects: list[int] = []
         """Positions behind the watermark whose records do not prove themselves: they are counted nowhere."""
+        self.attentions: dict[str, Attention] = {}
+        """What has happened and waits for a person, by the name of its condition, the oldest first."""
+        self.acknowledged: dict[str, Acknowledged] = {}
+        """The latest that a person has ended, by name."""
+        self.attentions_left_out = 0
+        """Those that the box ended itself, because too many stood at once."""
         self.committed = 0
         """The last position that is durable."""
         self.committed_bytes = 0
@@ -296,6 +310,7 @@ def load(connection: sqlite3.Connection) -> Book:
             note_used_up(counting, first, last)
             counting.lost.add(hole)
     read_refused(connection, book)
+    read_attentions(connection, book)
     book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
     book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
     book.oldest = read_oldest(connection, book.cursor)
@@ -330,6 +345,22 @@ def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
         book.epochs[row].refused.append((event_id, sequence, reason, detail))
         told.add(book.epochs[row])
     return told
+
+
+def read_attentions(connection: sqlite3.Connection, book: Book) -> None:
+    """Read what waits for a person. No seal proves these rows: what a disk has left of one is shown as it is."""
+    for row, name, severity, title, text, hint, *at, ended_s in connection.execute(SQL["read_attentions"]):
+        if ended_s is not None:
+            book.acknowledged[_text(name)] = Acknowledged(row, ended_s if isinstance(ended_s, float) else 0.0)
+            continue
+        known: Severity = severity if severity in ("info", "warning", "critical") else "warning"
+        moment = Moment(*(one if isinstance(one, int) else 0 for one in at))
+        book.attentions[_text(name)] = Attention(row, Words(known, _text(title), _text(text), _text(hint)), moment)
+    (book.attentions_left_out,) = connection.execute(SQL["read_attentions_left_out"]).fetchone()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:

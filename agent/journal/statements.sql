@@ -253,3 +253,25 @@ insert into device_epochs (device, epoch) select id, ? from devices where device
 
 -- name: write_device_epoch_whole
 update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;
+
+-- name: read_attentions
+select id, condition, severity, title, text, hint, raised_ms, uptime_ms, boot, ended_s from attentions order by id;
+
+-- name: add_attention
+insert into attentions (condition, severity, title, text, hint, raised_ms, uptime_ms, boot)
+values (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: write_attention
+update attentions set severity = ?, title = ?, text = ?, hint = ? where id = ?;
+
+-- name: end_attention
+update attentions set ended_s = ? where id = ?;
+
+-- name: remove_attention
+delete from attentions where id = ?;
+
+-- name: read_attentions_left_out
+select attentions_left_out from journal where one = 1;
+
+-- name: write_attentions_left_out
+update journal set attentions_left_out = ? where one = 1;
