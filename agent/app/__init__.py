@@ -150,6 +150,7 @@ async def _compose(
     limits = _journal_limits(settings)
     journal = await Journal.start(directory, settings.venue.id, new_id(), clock, limits, patience)
     stack.push_async_callback(journal.close)
+    telling.join(journal.attentions)
     reader = Reader(
         directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation,
         lambda: journal.book.boots,
@@ -221,7 +222,7 @@ async def _compose(
 
     listen = settings.web.listen
     address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt))
+    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt, telling.acknowledge))
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import structlog
 
 from agent.core.arrivals import Item, Outcome
-from agent.core.conditions import Conditions
-from agent.core.errors import SettingsInvalid, Transient
+from agent.core.clock import Moment
+from agent.core.conditions import Conditions, Severity, Since, Words
+from agent.core.errors import Rejected, SettingsInvalid, Transient
 from agent.core.events import Event
 from agent.core.facts import Condition
 from agent.core.instants import to_text
@@ -17,6 +17,7 @@ from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
+from agent.journal.attentions import Attentions, Happened
 from agent.journal.book import AGENT
 from agent.journal.repair import Loss, Repaired
 from agent.journal.writer import Journal
@@ -31,20 +32,77 @@ log = structlog.get_logger()
 
 
 class Telling:
-    """Conditions with the time of day put in."""
+    """Conditions with the time of day put in; what has happened is kept in the journal."""
 
     def __init__(self, conditions: Conditions, clock: Clock) -> None:
         self._conditions = conditions
         self._clock = clock
+        self._attentions: Attentions | None = None
 
-    def hold(self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str) -> None:
-        """The condition holds."""
-        if self._conditions.hold(id, self._clock.boottime_s(), severity, title, text, hint):
-            log.warning("condition_raised", condition=id, title=title)
+    def join(self, attentions: Attentions) -> None:
+        """Keep there what has happened; what is there stands already."""
+        self._attentions = attentions
+        attentions.on_recalled(self._recalled)
+
+    def _recalled(self, id: str, words: Words, at: Moment) -> None:
+        self._conditions.recall(id, at, words)
+        self._bound()
+
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None:
+        """A state: it holds until it is lifted, and is forgotten by a restart."""
+        self._hold(id, self._clock.boottime_s(), Words(severity, title, text, hint), lasting=False)
+
+    def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None:
+        """Something has happened: it is told, over restarts, until a person acknowledges it."""
+        at_s, words = self._clock.boottime_s(), Words(severity, title, text, hint)
+        self._hold(id, at_s, words, lasting=True)
+        if self._attentions is not None:
+            self._attentions.keep(id, Happened(words, self._clock.wall_ms_at(at_s), int(at_s * 1000)))
+        self._bound()
+
+    def _hold(self, id: str, at_s: float, words: Words, lasting: bool) -> None:
+        if self._conditions.hold(id, at_s, words, lasting):
+            log.warning("condition_raised", condition=id, title=words.title)
+
+    def _bound(self) -> None:
+        for gone in self._conditions.surplus():
+            if self._attentions is not None:
+                self._attentions.leave_out(gone)
+
+    def text_of(self, id: str) -> str | None:
+        """What is told under this name, None while it does not hold."""
+        found = self._conditions.get(id)
+        return found.text if found is not None else None
+
+    def ended_s(self, id: str) -> float | None:
+        """When a person last acknowledged it, in seconds that the box had run."""
+        return self._attentions.ended_s(id) if self._attentions is not None else None
+
+    async def acknowledge(self, id: str, actor: str, reason: str) -> None:
+        """A person ends what has happened. Raises Rejected where there is nothing to end, Transient where nothing can
+        be written now."""
+        standing = self._conditions.acknowledge(id)
+        if standing is None or self._attentions is None:
+            state = self._conditions.get(id)
+            if state is not None:
+                text = f'"{state.title}" is a state of the box: it ends by itself.'
+                raise Rejected("attention_state", text, state.hint or "See `nightsafe status`.")
+            raise Rejected("attention_none", f"There is no attention {id}.", "See `nightsafe attention list`.")
+        try:
+            await self._attentions.acknowledge(id, actor, reason)
+        except BaseException:
+            self._conditions.put_back(standing)
+            raise
+        log.info("condition_acknowledged", condition=id, actor=actor)
 
     def all(self) -> tuple[Condition, ...]:
         """What holds, oldest first, each with its beginning as the wall clock is known now."""
-        return self._conditions.all(lambda at_s: to_text(self._clock.wall_ms_at(at_s)))
+        return self._conditions.all(self._told)
+
+    def _told(self, since: Since) -> str:
+        if not isinstance(since, Moment):
+            return to_text(self._clock.wall_ms_at(since))
+        return to_text(self._attentions.instant_ms(since) if self._attentions is not None else since.wall_ms)
 
     def stage(self, stage: str, text: str | None) -> None:
         """A part of the box is down, or works again when `text` is None."""
@@ -139,19 +197,21 @@ class JournalConditions:
         if not lost:
             text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
             hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
-            self._telling.hold("journal_mended", "warning", "The box's disk has damaged records", text, hint)
+            self._telling.happened("journal_mended", "warning", "The box's disk has damaged records", text, hint)
             return
         tills = ", ".join(dict.fromkeys(_words_of(one) for one in done.lost)) or "devices that are not known any more"
         text = (
             f"The box's disk or card had damaged its journal ({done.reason}). {lost} events that the cloud does not "
             f"have are lost here: {tills}. The tills are asked to send them once more."
         )
+        before = self._telling.text_of("journal_lost")  # nobody has acknowledged the tills that it names
+        text = f"{text} Before that: {before}" if before is not None else text
         hint = "Open the app on these tills and leave it open, compare the day's totals, and replace the disk or card."
-        self._telling.hold("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
+        self._telling.happened("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
 
     def reused(self, event: Event) -> None:
         """A device used a sequence twice."""
-        self._telling.hold(
+        self._telling.happened(
             f"sequence_reused:{event.device}",
             "warning",
             f"{event.device} counts twice",
@@ -217,7 +277,7 @@ class Lan:
 
     def spoofed(self, device: str, topic: str) -> None:
         """A device published to another's events topic."""
-        self._telling.hold(
+        self._telling.happened(
             f"spoofed:{device}",
             "warning",
             f"{device} published as another device",

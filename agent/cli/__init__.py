@@ -33,6 +33,7 @@ FAMILIES: Final = {
     "config": Family("agent.cli.config:app", "Check or show the settings."),
     "status": Family("agent.cli.status:command", "Show how the box is."),
     "queue": Family("agent.cli.queue:app", "What waits for the cloud, and what was refused."),
+    "attention": Family("agent.cli.attention:app", "What needs a person, and ending what is done."),
     "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),
     "simulate": Family("agent.cli.simulate:simulate", "Simulated tills that sell."),
     "bench": Family("agent.cli.bench:command", "Measure this machine: intake, disk, drain, memory, start."),

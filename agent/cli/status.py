@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.options import CONFIG_DEFAULT, ConfigOption, JsonOption
+from agent.core.conditions import ending
 from agent.core.errors import NightsafeError
 from agent.core.health import Check, verdict
 from agent.core.instants import local_time, to_ms
@@ -137,7 +138,7 @@ def shown(snapshot: Snapshot) -> RenderableType:
         parts.append(_progress(status))
     parts.append(_figures(status, details))
     for one in details.conditions:
-        words = " ".join(part for part in (f"{one.title}.", one.text, one.hint) if part)
+        words = " ".join(part for part in (f"{one.title}.", one.text, one.hint, one.lasting and ending(one)) if part)
         parts.append(Text(f"! {printable(words)}", style=SEVERITY_COLOURS[one.severity]))
     if details.devices:
         parts.append(_devices(status, details))

@@ -31,6 +31,14 @@ class Reading(NamedTuple):
         return self.wall_ms - self.uptime_ms
 
 
+class Moment(NamedTuple):
+    """When something was recorded: wall time as the box believed it, and uptime in the boot of that row."""
+
+    wall_ms: int
+    uptime_ms: int
+    boot: int
+
+
 def correction(reading: Reading, known_ms: int | None) -> dict[str, Any] | None:
     """The record to be made of a reading, or None. `known_ms` is the offset that this boot has a record of.
 

@@ -52,6 +52,7 @@ class JournalFacts(msgspec.Struct, frozen=True):
     writable: bool
     commits_count: int
     devices: tuple[DeviceFacts, ...]
+    attentions_left_out: int = 0
 
 
 class SweepFacts(msgspec.Struct, frozen=True):
@@ -113,7 +114,10 @@ class DiskFacts(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """Something that holds, by name; `attention` when a person must act. `id` is stable while it holds."""
+    """Something that holds, by name; `attention` when a person must act. `id` is stable while it holds.
+
+    `lasting` tells of something that has happened: only a person ends it. A state ends by itself.
+    """
 
     id: str
     severity: Literal["info", "warning", "critical"]
@@ -122,3 +126,4 @@ class Condition(msgspec.Struct, frozen=True):
     text: str
     hint: str
     since: str
+    lasting: bool = False

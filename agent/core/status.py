@@ -82,7 +82,8 @@ class DeviceStatus(msgspec.Struct, frozen=True):
 
 
 class JournalStatus(msgspec.Struct, frozen=True):
-    """The journal's own figures; sequences are unpadded strings."""
+    """The journal's own figures; sequences are unpadded strings. `attentions_left_out` were ended by the box itself, in
+    all its time, because too many stood at once."""
 
     epoch: str
     last: str
@@ -91,6 +92,7 @@ class JournalStatus(msgspec.Struct, frozen=True):
     quarantined: int
     writable: bool
     commits: int
+    attentions_left_out: int = 0
 
 
 class DrainStatus(msgspec.Struct, frozen=True):
@@ -274,6 +276,7 @@ def journal_status(facts: JournalFacts) -> JournalStatus:
         quarantined=facts.quarantined_count,
         writable=facts.writable,
         commits=facts.commits_count,
+        attentions_left_out=facts.attentions_left_out,
     )
 
 

@@ -1,9 +1,10 @@
 """journal → [what the drain needs] → cloud. The drain's small protocols, in its own words."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from agent.core.answers import BatchAnswer, StreamState
+from agent.core.conditions import Severity
 from agent.core.lineage import Lineage, Parent, Stream
 
 
@@ -95,9 +96,8 @@ class Limits(Protocol):
 
 
 class Telling(Protocol):
-    """Where the drain says what holds; a `hint` makes it an attention."""
+    """Where the drain says what holds, and what has happened; a `hint` makes it an attention."""
 
-    def hold(
-        self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str
-    ) -> None: ...
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
     def lift(self, id: str) -> None: ...

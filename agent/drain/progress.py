@@ -114,7 +114,7 @@ class Progress:
         for one in answer.rejected:
             log.warning("record_rejected", sequence=one.sequence, type=one.kind, detail=one.detail)
         first = answer.rejected[0]
-        self._telling.hold(
+        self._telling.happened(
             "records_rejected",
             "warning",
             "The cloud has set records aside",
@@ -125,7 +125,7 @@ class Progress:
     def rewound(self, next_: int) -> None:
         """The cloud lacks records that it had confirmed; they are sent again, and people are told."""
         log.warning("cloud_rewound", next=next_)
-        self._telling.hold(
+        self._telling.happened(
             "cloud_rewound",
             "warning",
             "The cloud had lost records",
@@ -138,7 +138,7 @@ class Progress:
         title, text, hint = FORKS[why]
         text = text.format(common=common, beyond=beyond)
         text += " Uploading goes on in a new epoch: nothing was overwritten, and every record goes up once."
-        self._telling.hold("forked", "warning", title, text, hint)
+        self._telling.happened("forked", "warning", title, text, hint)
 
     def failed(self, state: SyncState, error: NightsafeError, pause_s: float) -> None:
         """An attempt failed; the next one comes in `pause_s` seconds."""

@@ -8,12 +8,13 @@ then the journal names the loss. Ages count the time that the box has run, so a 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
 
 from agent.core.arrivals import Announced, Asked, GivenUp, Item, Loss, OpenGap
+from agent.core.conditions import Severity
 from agent.core.errors import Transient
 from agent.core.events import SEQUENCE_MAX, epoch_allowed
 from agent.core.sentence import count
@@ -62,9 +63,9 @@ class Limits(Protocol):
 class Telling(Protocol):
     """Where people are told."""
 
-    def hold(
-        self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str
-    ) -> None: ...
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def ended_s(self, id: str) -> float | None: ...
     def lift(self, id: str) -> None: ...
 
 
@@ -251,17 +252,29 @@ class Gaps:
             self._telling.lift(_condition(key))
 
     def _tell_losses(self, lived_s: float) -> None:
-        """One condition a device, while a loss is fresh: it holds over restarts, because the journal knows the time."""
+        """One attention a device, of the losses that nobody has acknowledged. The journal knows when each was declared,
+        so what a kill has kept from being told is told by the next start."""
         fresh: dict[str, tuple[Loss, ...]] = {}
-        for loss in self._journal.losses():
-            if lived_s - loss.at_s < LOSS_TOLD_S:
+        losses = self._journal.losses()
+        for loss in losses:
+            ended_s = self._telling.ended_s(_loss_condition(loss.device))
+            if lived_s - loss.at_s < LOSS_TOLD_S and (ended_s is None or loss.at_s > ended_s):
                 fresh[loss.device] = (*fresh.get(loss.device, ()), loss)
-        for device in self._losses.keys() - fresh.keys():
-            self._telling.lift(f"gap_lost:{device}")
+        for device in sorted(self._losses.keys() - {loss.device for loss in losses}):
+            self._tell_found(device)
         for device, losses in fresh.items():
             if self._losses.get(device) != losses:
                 self._tell_loss(device, losses)
         self._losses = fresh
+
+    def _tell_found(self, device: str) -> None:
+        self._telling.happened(
+            _loss_condition(device),
+            "info",
+            f"Lost events of {device} have come after all",
+            f"All events of {device} that had been called lost are stored now.",
+            "Nothing needs to be done.",
+        )
 
     def _tell_loss(self, device: str, losses: tuple[Loss, ...]) -> None:
         ranges = [(loss.epoch, gap) for loss in losses for gap in loss.latest][-RANGES_TOLD_MAX:]
@@ -269,8 +282,8 @@ class Gaps:
         left = sum(loss.ranges_count for loss in losses) - len(ranges)
         more = f" and {count(left, 'more range')}" if left else ""
         events = count(sum(loss.events_count for loss in losses), "event")
-        self._telling.hold(
-            f"gap_lost:{device}",
+        self._telling.happened(
+            _loss_condition(device),
             "warning",
             f"Events of {device} are lost",
             f"{device} had counted {events} that it could not deliver: {named}{more}.",
@@ -281,6 +294,10 @@ class Gaps:
 def _condition(key: Key) -> str:
     device, epoch, first = key
     return f"gap:{device}:{epoch}:{first}"
+
+
+def _loss_condition(device: str) -> str:
+    return f"gap_lost:{device}"
 
 
 def _span(first: int, last: int) -> str:

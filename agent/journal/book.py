@@ -9,7 +9,8 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from agent.core.arrivals import TOLD_MAX, Hole, Holes, Loss, OpenGap, Place, Receipt, Tally
-from agent.core.clock import true_ms
+from agent.core.clock import Moment, true_ms
+from agent.core.conditions import Words
 from agent.core.lineage import Lineage, Stream
 from agent.core.lived import Lived
 from agent.journal.database import SQL
@@ -18,14 +19,6 @@ AGENT: Final = "agent"
 """The device name of the box's own records."""
 ASKED_MAX: Final = 20
 """The lowest holes of one counting that are asked for at once."""
-
-
-class Moment(NamedTuple):
-    """When something was recorded: wall time as the box believed it, and uptime in the boot of that row."""
-
-    wall_ms: int
-    uptime_ms: int
-    boot: int
 
 
 class EpochBook:
@@ -145,6 +138,21 @@ class DeviceBook:
         )
 
 
+class Attention(NamedTuple):
+    """Something that has happened, and when it was first told; `row` is its place in the table."""
+
+    row: int
+    words: Words
+    at: Moment
+
+
+class Acknowledged(NamedTuple):
+    """When a person ended an attention, in seconds that the box had run."""
+
+    row: int
+    lived_s: float
+
+
 class Book:
     """All devices' figures, and where the log ends."""
 
@@ -172,6 +180,12 @@ class Book:
         """Countings whose written figures are older than the log."""
         self.suspects: list[int] = []
         """Positions behind the watermark whose records do not prove themselves: they are counted nowhere."""
+        self.attentions: dict[str, Attention] = {}
+        """What has happened and waits for a person, by the name of its condition, the oldest first."""
+        self.acknowledged: dict[str, Acknowledged] = {}
+        """The latest that a person has ended, by name."""
+        self.attentions_left_out = 0
+        """Those that the box ended itself, because too many stood at once."""
         self.committed = 0
         """The last position that is durable."""
         self.committed_bytes = 0

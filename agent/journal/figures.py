@@ -1,9 +1,10 @@
 """[journal: its figures] → status. The book as facts for the page, the command line and the metrics."""
 
 from agent.core.arrivals import TOLD_MAX
+from agent.core.clock import Moment
 from agent.core.facts import DeviceFacts, JournalFacts
 from agent.core.instants import to_text
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook
 
 
 def journal_facts(book: Book, committing: bool, writable: bool, commits_count: int) -> JournalFacts:
@@ -22,6 +23,7 @@ def journal_facts(book: Book, committing: bool, writable: bool, commits_count: i
         writable=writable,
         commits_count=commits_count,
         devices=devices,
+        attentions_left_out=book.attentions_left_out,
     )
 
 

@@ -12,10 +12,12 @@ import msgspec
 
 from agent.core import chain, clock
 from agent.core.arrivals import Announced, Asked, Gap, GivenUp, Hole, Item, Outcome, Own, Place
+from agent.core.clock import Moment
 from agent.core.events import Event, Reason, Refusal, refuse
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment, note_stored, note_used_up
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, note_stored, note_used_up
 from agent.journal.database import SQL
+from agent.journal.tables import insert_many
 
 SOUGHT_MAX = 512
 """Ids looked up by one statement."""
@@ -82,6 +84,12 @@ class Fold:
             case Asked() | GivenUp():
                 self._take_word_of_hole(item)
         return Outcome.STORED
+
+    def write(self) -> None:
+        """Append the records of everything that was taken."""
+        insert_many(self.connection, SQL["add_records"], self.values, 11)
+        if self.book.oldest is None and self.values:
+            self.book.oldest = self.moment
 
     def _take_event(self, event: Event) -> Outcome:
         book = self.book

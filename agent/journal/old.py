@@ -28,6 +28,8 @@ _KINDS: Final[dict[str, Callable[[int], bool]]] = {
     "BLOB": lambda serial: serial >= 12 and serial % 2 == 0,
 }
 """What a column of each type may hold, by its serial type in the file."""
+SINCE: Final = {"attentions": 3}
+"""Tables that an older schema did not have: the first one that did."""
 OLDER_COLUMNS: Final = {"streams": 8, "gaps": 5}
 """Rows that the first schema wrote, and that nothing has rewritten since, have so few columns."""
 RECORD_COLUMNS: Final = (10, 11)
@@ -82,8 +84,16 @@ class Old:
             for row in cursor:
                 take(columns, row)
         except sqlite3.Error:
-            return False
+            return self._is_before(name)
         return True
+
+    def _is_before(self, name: str) -> bool:
+        """Whether the database is of a schema that did not have this table."""
+        with suppress(sqlite3.Error):
+            if self._connection is not None:
+                version: int = self._connection.execute("pragma user_version").fetchone()[0]
+                return version < SINCE.get(name, 0)
+        return False
 
     def carved(self, shape: Shape) -> list[tuple[Any, ...]]:
         """Rows of pages that have a table's shape, the newest of each key last."""

@@ -17,11 +17,12 @@ import structlog
 
 from agent.core import chain
 from agent.core.arrivals import Gap, Own, Tally
+from agent.core.clock import Moment
 from agent.core.mend import UNKNOWN_BOOT, Around, Mended, Row, beside_holds, sound
 from agent.journal import book as books
 from agent.journal import tables
 from agent.journal.aside import keep_row
-from agent.journal.book import Book, EpochBook, Moment
+from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, corrupt
 from agent.journal.fold import Fold, Stamp
 
@@ -282,7 +283,7 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
     done = done._replace(lost=(*done.lost, *named), unnamed=done.unseen + max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
-    tables.insert_many(connection, SQL["add_records"], fold.values, 11)
+    fold.write()
     tables.write_figures(connection, book)
     book.watermark = book.position
     for counting in book.touched:

@@ -267,3 +267,25 @@ from (
   select e.device, count(*) as count, sum(length(r.event)) as bytes from records r
   join device_epochs e on e.id = r.device_epoch where r.position > ? and r.position <= ? group by e.device
 ) as sent where sent.device = devices.id;
+
+-- name: read_attentions
+select id, condition, severity, title, text, hint, raised_ms, uptime_ms, boot, ended_s from attentions order by id;
+
+-- name: add_attention
+insert into attentions (condition, severity, title, text, hint, raised_ms, uptime_ms, boot)
+values (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: write_attention
+update attentions set severity = ?, title = ?, text = ?, hint = ? where id = ?;
+
+-- name: end_attention
+update attentions set ended_s = ? where id = ?;
+
+-- name: remove_attention
+delete from attentions where id = ?;
+
+-- name: read_attentions_left_out
+select attentions_left_out from journal where one = 1;
+
+-- name: write_attentions_left_out
+update journal set attentions_left_out = ? where one = 1;

@@ -11,11 +11,22 @@ from typing import Any, Final
 import msgspec
 
 from agent.core.arrivals import Gap, Hole, Tally
+from agent.core.clock import Moment
+from agent.core.conditions import Severity, Words
 from agent.core.events import content_digest
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.core.lived import Lived
 from agent.core.mend import Row, sound
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment, note_stored, note_used_up
+from agent.journal.book import (
+    AGENT,
+    Acknowledged,
+    Attention,
+    Book,
+    DeviceBook,
+    EpochBook,
+    note_stored,
+    note_used_up,
+)
 from agent.journal.database import SQL, corrupt
 
 
@@ -65,6 +76,7 @@ def load(connection: sqlite3.Connection) -> Book:
             note_used_up(counting, first, last)
             counting.lost.add(hole)
     read_refused(connection, book)
+    read_attentions(connection, book)
     book.quarantined_count = run(SQL["count_quarantined"]).fetchone()[0]
     book.pending_bytes = sum(device.stored_bytes - device.uploaded_bytes for device in book.devices.values())
     book.oldest = read_oldest(connection, book.cursor)
@@ -99,6 +111,22 @@ def read_refused(connection: sqlite3.Connection, book: Book) -> set[EpochBook]:
         book.epochs[row].refused.append((event_id, sequence, reason, detail))
         told.add(book.epochs[row])
     return told
+
+
+def read_attentions(connection: sqlite3.Connection, book: Book) -> None:
+    """Read what waits for a person. No seal proves these rows: what a disk has left of one is shown as it is."""
+    for row, name, severity, title, text, hint, *at, ended_s in connection.execute(SQL["read_attentions"]):
+        if ended_s is not None:
+            book.acknowledged[_text(name)] = Acknowledged(row, ended_s if isinstance(ended_s, float) else 0.0)
+            continue
+        known: Severity = severity if severity in ("info", "warning", "critical") else "warning"
+        moment = Moment(*(one if isinstance(one, int) else 0 for one in at))
+        book.attentions[_text(name)] = Attention(row, Words(known, _text(title), _text(text), _text(hint)), moment)
+    (book.attentions_left_out,) = connection.execute(SQL["read_attentions_left_out"]).fetchone()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _fold_tail(connection: sqlite3.Connection, book: Book) -> None:

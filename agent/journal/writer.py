@@ -20,10 +20,10 @@ from agent.core.facts import JournalFacts
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
 from agent.journal import tables
+from agent.journal.attentions import Attentions
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL
 from agent.journal.figures import journal_facts
-from agent.journal.fold import Fold
 from agent.journal.keeping import Keeping
 from agent.journal.mending import Mending
 from agent.journal.retention import Pages
@@ -51,6 +51,8 @@ class Journal:
         """Damage."""
         self.keeping = Keeping(self.writing, self._write_figures)
         """Retention."""
+        self.attentions = Attentions(self.writing)
+        """What has happened and waits for a person."""
         self._clock = clock
         self._limits = limits
         self._waiting: list[tuple[Item, Settle]] = []
@@ -163,6 +165,7 @@ class Journal:
         ready()
         async with asyncio.TaskGroup() as group:
             waking = group.create_task(self._wake_on(stop), name="writer-stop")
+            keeping = group.create_task(self.attentions.run(), name="writer-attentions")
             while self._waiting or not stop.is_set():
                 self._beat()
                 if self.limps:
@@ -179,8 +182,10 @@ class Journal:
                 if self.book.unprojected >= self._limits.project_events:
                     await self._write_figures()
             waking.cancel()
+            keeping.cancel()
             if self._reopening is not None:
                 self._reopening.cancel()
+        await self.attentions.write()
         await self.writing.note_lived()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
@@ -260,14 +265,10 @@ class Journal:
     def _append(
         self, connection: sqlite3.Connection, group: list[tuple[Item, Settle]]
     ) -> tuple[list[Outcome], set[EpochBook]]:
-        book = self.book
-        stamp = self.writing.stamp(connection)
-        fold = Fold(connection, book, self.writing.venue, stamp)
+        fold = self.writing.fold(connection)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
-        tables.insert_many(connection, SQL["add_records"], fold.values, 11)
-        if book.oldest is None and fold.values:
-            book.oldest = fold.moment
+        fold.write()
         self._reused = fold.reused
         return outcomes, fold.touched
 

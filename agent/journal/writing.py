@@ -21,7 +21,7 @@ from agent.core.lived import Lived, lived
 from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
-from agent.journal.fold import Stamp
+from agent.journal.fold import Fold, Stamp
 from agent.journal.mark import Mark, Point
 from agent.journal.names import NamesFile
 from agent.journal.opening import Opening
@@ -209,6 +209,10 @@ class Writing:
         return Stamp(
             wall_ms, self._clock.uptime_ms(), boot, int(self._clock.synced()), to_text(wall_ms), self.lived().total_s
         )
+
+    def fold(self, connection: sqlite3.Connection) -> Fold:
+        """Records of this instant, to be appended in the transaction that runs."""
+        return Fold(connection, self.book, self.venue, self.stamp(connection))
 
     def place(self, connection: sqlite3.Connection) -> Place:
         """Where and when something is repaired."""

@@ -7,11 +7,12 @@ setting aside are the journal's. It is ancillary: nothing waits for it.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import structlog
 
+from agent.core.conditions import Severity
 from agent.core.errors import JournalDamaged, Transient
 from agent.core.facts import SweepFacts
 
@@ -71,9 +72,8 @@ class Limits(Protocol):
 class Telling(Protocol):
     """Where people are told."""
 
-    def hold(
-        self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str
-    ) -> None: ...
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
     def lift(self, id: str) -> None: ...
 
 
@@ -160,7 +160,7 @@ class Sweep:
             self._broken(f"records {first} to {last} are missing, and nothing says why", last > self._journal.cursor())
         if look.unjoined:
             self._tell(damaged_count=self._facts.damaged_count + len(look.unjoined))
-            self._telling.hold(
+            self._telling.happened(
                 "journal_chain",
                 "critical",
                 "Records do not join",

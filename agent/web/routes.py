@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 import aiohttp_jinja2
@@ -17,6 +17,7 @@ import jinja2
 import msgspec
 from aiohttp import web
 
+from agent.core.conditions import ending
 from agent.core.errors import NightsafeError
 from agent.core.health import Check, health, verdict
 from agent.core.instants import local_time, to_ms
@@ -50,10 +51,12 @@ class Quarantine(Protocol):
 
 
 class Acts(NamedTuple):
-    """What may be done through the Unix socket; `adopt` takes who decides, and why."""
+    """What may be done through the Unix socket; `adopt` takes who decides, and why, `acknowledge` the name of what has
+    happened before that."""
 
     quarantine: Quarantine
     adopt: Callable[[str, str], Awaitable[None]]
+    acknowledge: Callable[[str, str, str], Awaitable[None]]
 
 
 class Decision(msgspec.Struct):
@@ -61,6 +64,15 @@ class Decision(msgspec.Struct):
 
     actor: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Acknowledgement(Decision):
+    """Which attention it ends."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+D = TypeVar("D", bound=Decision)
 
 
 def make_app(source: Source, terms: Terms, acts: Acts | None = None) -> web.Application:
@@ -87,6 +99,7 @@ def make_app(source: Source, terms: Terms, acts: Acts | None = None) -> web.Appl
                 web.post(base + "/dismiss", partial(_decide, _numbered(acts.quarantine.dismiss))),
                 web.post(base + "/resubmit", partial(_decide, _numbered(acts.quarantine.resubmit))),
                 web.post("/api/v1/queue/adopt", partial(_decide, lambda request: acts.adopt)),
+                web.post("/api/v1/attention/ack", partial(_acknowledge, acts.acknowledge)),
             ]
         )
     return app
@@ -101,9 +114,19 @@ def _numbered(act: Callable[[int, str, str], Awaitable[None]]) -> Callable[[web.
 
 
 async def _decide(act_of: Callable[[web.Request], Act], request: web.Request) -> web.StreamResponse:
+    return await _act(request, Decision, lambda said: act_of(request)(said.actor, said.reason))
+
+
+async def _acknowledge(
+    acknowledge: Callable[[str, str, str], Awaitable[None]], request: web.Request
+) -> web.StreamResponse:
+    return await _act(request, Acknowledgement, lambda said: acknowledge(said.id, said.actor, said.reason))
+
+
+async def _act(request: web.Request, kind: type[D], act: Callable[[D], Awaitable[None]]) -> web.StreamResponse:
+    """Do what the body says, or answer with words why not."""
     try:
-        decision = msgspec.json.decode(await request.read(), type=Decision)
-        await act_of(request)(decision.actor, decision.reason)
+        await act(msgspec.json.decode(await request.read(), type=kind))
     except msgspec.DecodeError as error:
         return problem(request, 400, "Bad Request", str(error))
     except NightsafeError as error:
@@ -128,6 +151,7 @@ async def _page(source: Source, request: web.Request) -> web.StreamResponse:
         "count": count,
         "duration": duration,
         "incomplete": incomplete,
+        "ending": ending,
     }
     return aiohttp_jinja2.render_template("index.html", request, context)
 

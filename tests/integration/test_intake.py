@@ -34,7 +34,7 @@ def about(records: list[Record], device: str, kind: str) -> list[dict[str, Any]]
     return [
         one.event["data"]
         for one in records
-        if one.device == "agent" and one.event["type"] == kind and one.event["data"]["device"] == device
+        if one.device == "agent" and one.event["type"] == kind and one.event["data"].get("device") == device
     ]
 
 

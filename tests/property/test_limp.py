@@ -133,15 +133,14 @@ async def test_a_start_on_what_cannot_be_opened_limps_until_it_can(rig: Rig) -> 
     await rig.close()
     aside = rig.folder / "aside"
     (rig.folder / FILE_NAME).rename(aside)
-    (rig.folder / FILE_NAME).mkdir()  # what stands there is no file
+    (rig.folder / FILE_NAME).symlink_to(rig.folder)  # what stands there is no file
     journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
     assert (journal.limps, journal.facts().writable, journal.facts().last) == (True, False, 0)
     stop = asyncio.Event()
     running = asyncio.create_task(journal.run(lambda: None, stop))
     await asyncio.sleep(0.1)
     assert not running.done()
-    (rig.folder / FILE_NAME).rmdir()
-    aside.rename(rig.folder / FILE_NAME)
+    aside.replace(rig.folder / FILE_NAME)  # in one step: the journal is tried all the time
     await reached(lambda: journal.facts().writable)
     assert journal.facts().last == 1
     stop.set()

@@ -32,6 +32,8 @@ class Desk:
         self.stored: list[Item] = []
         self.sent: list[dict[str, Any]] = []
         self.holds: dict[str, str] = {}
+        self.lasting: dict[str, str] = {}
+        self.ended: dict[str, float] = {}
         self.ids = iter(f"c{number}" for number in range(1, 100))
         self.stage = Gaps(self, self, self, lambda: self.now_s, lambda: next(self.ids), Limits)
 
@@ -64,6 +66,13 @@ class Desk:
     def hold(self, id: str, severity: str, title: str, text: str, hint: str) -> None:
         assert hint
         self.holds[id] = text
+
+    def happened(self, id: str, severity: str, title: str, text: str, hint: str) -> None:
+        assert hint
+        self.lasting[id] = text
+
+    def ended_s(self, id: str) -> float | None:
+        return self.ended.get(id)
 
     def lift(self, id: str) -> None:
         del self.holds[id]
@@ -229,9 +238,37 @@ async def test_A3_7_people_are_told_of_a_loss_while_it_is_fresh() -> None:
         Loss("till-1", "e0", 1, 1, 2, (Gap(2, 2),), 0.0),
     ]
     await desk.after(0.5)
-    text = desk.holds["gap_lost:till-1"]
+    text = desk.lasting.pop("gap_lost:till-1")
     assert "4 events" in text
     assert "4 to 6 of epoch e1, 2 of epoch e0" in text
     desk.ran_s += LOSS_TOLD_S
     await desk.after(0.5)
-    assert desk.holds == {}
+    again = Desk()
+    again.gaps, again.lost, again.ran_s = [], desk.lost, desk.ran_s
+    await again.after(0.5)
+    assert desk.lasting == again.lasting == {}
+
+
+async def test_A3_7_a_loss_that_a_person_has_acknowledged_is_told_no_more_and_a_later_one_is() -> None:
+    """Also by the next start, which finds the loss in the journal."""
+    desk = Desk()
+    desk.gaps = []
+    old = Loss("till-1", "e0", 1, 1, 2, (Gap(2, 2),), desk.lived_s())
+    desk.lost = [old]
+    desk.ended["gap_lost:till-1"] = desk.lived_s() + 0.25
+    await desk.after(5)
+    assert desk.lasting == {}
+    desk.lost = [old, Loss("till-1", "e1", 3, 1, 4, (Gap(4, 6),), desk.lived_s())]
+    await desk.after(0.5)
+    assert "3 events" in desk.lasting["gap_lost:till-1"]
+    assert "e0" not in desk.lasting["gap_lost:till-1"]
+
+
+async def test_A3_7_a_loss_of_which_all_has_come_after_all_says_so() -> None:
+    desk = Desk()
+    desk.gaps = []
+    desk.lost = [Loss("till-1", "e1", 1, 1, 4, (Gap(4, 4),), desk.lived_s())]
+    await desk.after(0.5)
+    desk.lost = []
+    await desk.after(0.5)
+    assert desk.lasting["gap_lost:till-1"] == "All events of till-1 that had been called lost are stored now."

@@ -89,6 +89,8 @@ class Told:
         assert hint
         self.held[id] = text
 
+    happened = hold
+
     def lift(self, id: str) -> None:
         self.held.pop(id, None)
 
