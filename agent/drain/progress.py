@@ -47,6 +47,12 @@ FORKS = {
         "The cloud's operator closed the epoch behind record {common}.",
         "Nothing is to be done at the venue; support may want to know.",
     ),
+    "lost": (
+        "The cloud has lost the end of an epoch",
+        "The cloud lacks the end of what this box had uploaded; record {common} is the last that both have. The rest "
+        "goes up again.",
+        "Tell the cloud's operator: it may have been restored from a backup. Nothing is lost here.",
+    ),
     "adopted": (
         "This box uploads again",
         "A person decided that this box goes on by itself; record {common} is the last that it shares with the other "

@@ -286,6 +286,122 @@ def test_a_cloud_restored_from_before_a_fork_gets_the_parent_first(stage: Stage,
     assert second[1:3] == (first, stage.own + 30)
 
 
+def adopt(box: Box) -> None:
+    """A person says that this box is the right one."""
+    order = [*NIGHTSAFE, "queue", "adopt", "--config", str(box.config), "--actor", "sam", "--reason", "copy is off"]
+    done = subprocess.run(order, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cloud_that_lost_the_end_of_a_fenced_epoch_gets_it_again_in_a_new_one(stage: Stage, tmp_path: Path) -> None:
+    """The fenced epoch is never opened again, so what the cloud lacks of it goes on behind what it still has."""
+    box = stage.box().start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    shutil.copytree(box.state, box.directory / "copy", ignore=shutil.ignore_patterns("*.sock", "*-shm"))
+    copy = stage.box(box.directory / "copy").start()
+    stage.sell(copy, 3)
+    stage.settle(copy)
+    del stage.told[-3:]  # only the copy and the cloud of today have them
+    stage.sell(box, 5)
+    until(lambda: condition(box, "drain_held"), "people are told")
+    assert copy.stop() == 0
+    adopt(box)
+    stage.settle(box)
+    (first, *_), _ = stage.streams()
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    since = len(stage.front.calls)
+    stage.sell(box, 4)
+    until(lambda: len(stage.cloud.export()) >= stage.own + 29, "all is there again", SETTLE_MAX_S)
+    stage.settle(box)
+    stage.once()
+    (_, second) = stage.streams()
+    assert second[1:] == (first, stage.own + 10, "forked")
+    assert not [call for call in stage.front.calls[since:] if call.method == "PUT" and first in call.path]
+    told = condition(box, "forked")
+    assert told is not None
+    assert "lost the end of an epoch" in told["title"]
+    box.restart()
+    stage.sell(box, 2)
+    stage.settle(box)
+    stage.once()
+    sound(box)
+
+
+def test_an_older_copy_takes_the_lost_end_of_the_parent_from_a_box_without_a_wheel_of_new_epochs(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """The cloud forgot, and another box wrote other records where the present epoch has its parent's."""
+    box = stage.box().start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    assert box.stop() == 0
+    copy = stage.box(box.state)
+    box.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.front.uploads.append(problem(410, "closed"))
+    stage.sell(box, 5)
+    stage.settle(box)
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    copy.start()
+    stage.sell(copy, 15)
+    stage.settle(copy)
+    stage.sell(box, 2)
+    until(lambda: len(stage.cloud.export()) >= stage.own + 42, "all is there again", SETTLE_MAX_S)
+    stage.settle(box)
+    stage.once()
+    (first, *_), second = stage.streams()
+    assert second[1:] == (first, stage.own + 10, "forked")
+    assert condition(copy, "forked") is None
+    sound(box)
+
+
+def test_a_process_that_did_not_open_the_parent_itself_leaves_it_to_whoever_writes_it(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """A restored cloud lacks the parent's end, and a stale copy comes first: it takes nothing over from the box."""
+    box = stage.box().start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.front.uploads.append(problem(410, "closed"))
+    stage.sell(box, 5)
+    stage.settle(box)
+    shutil.copytree(box.state, box.directory / "copy", ignore=shutil.ignore_patterns("*.sock", "*-shm"))
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    copy = stage.box(box.directory / "copy").start()
+    since = len(stage.front.calls)
+    stage.sell(copy, 3)
+    stage.settle(copy)
+    (first, *_), _ = stage.streams()
+    puts = [call.path for call in stage.front.calls[since:] if call.method == "PUT"]
+    assert puts
+    assert not [path for path in puts if first in path]
+    stage.sell(box, 4)
+    stage.settle(box)
+    assert condition(box, "drain_held") is None
+    sound(box)
+
+
 REFUSALS: dict[str, Say] = {
     "conflict": problem(409, "conflict", sequence=21),
     "closed": problem(410, "closed", successor="0199c0de-0000-7000-8000-00000000ffff"),
