@@ -141,7 +141,7 @@ class Progress:
 
     def forked(self, why: str, common: int, beyond: int) -> None:
         """Uploading goes on under a new epoch; people are told why, in words."""
-        title, text, hint = FORKS[why]
+        title, text, hint = FORKS.get(why, FORKS["parted"])
         text = text.format(common=common, beyond=beyond)
         text += " Uploading goes on in a new epoch: nothing was overwritten, and every record goes up once."
         self._telling.hold("forked", "warning", title, text, hint)

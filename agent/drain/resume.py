@@ -57,7 +57,7 @@ class Resumption:
 
         Raises CloudRefused, Transient, RecordDamaged, and Held where a person must look.
         """
-        await self._seal()
+        await self._finish()
         stream = self._journal.lineage().present
         if stream.fenced and self._journal.doubt() is None:
             raise fenced()
@@ -185,13 +185,13 @@ class Resumption:
         if why == "parted" and base >= self._began_at:
             why = "beyond"  # the cloud had more than this box from its start: the box is the older copy
         reason = "restored" if why in ("restored", "beyond") else "forked"
-        await self._journal.begin_stream(base, parent, reason)
+        await self._journal.begin_stream(base, parent, reason, why)
         self._forks_count += 1  # a search that was cut off is none
         self._part = None
+        self._progress.forked(why, common, max(0, lost))
         await self._seal()
         now = self._journal.lineage().present
         log.warning("epoch_forked", why=why, epoch=now.epoch, parent=parent and parent.epoch, common=common)
-        self._progress.forked(why, common, max(0, lost))
         return await self._open(now)
 
     async def _branch(self, stream: Stream, state: StreamState | None) -> tuple[Parent | None, int]:
@@ -210,6 +210,18 @@ class Resumption:
             return Parent(stream.epoch, 0, stream.origin), stream.base
         ours = await self._journal.rechash(stream.base + common)
         return Parent(stream.epoch, common, ours or state.head), stream.base + common
+
+    async def _finish(self) -> None:
+        """End what another attempt or process has begun. People are told before: who ends it has told it."""
+        forming = self._journal.lineage().forming
+        if forming is None:
+            return
+        why = self._journal.doubt() or ("beyond" if forming.reason == "restored" else "parted")
+        parent = forming.parent
+        state = await self._state(parent.epoch) if parent is not None else None
+        common = parent.sequence if parent is not None else 0
+        self._progress.forked(why, common, max(0, state.next - 1 - common) if state is not None else 0)
+        await self._seal()
 
     async def _seal(self) -> None:
         """Seal the records behind the last common one for the new epoch, in steps that let selling go on between."""

@@ -138,6 +138,10 @@ insert into quarantine
   (position, device_epoch, device_sequence, event_id, reason, detail, sha256, size, excerpt, payload, refused_ms)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
+-- name: seek_cloud_refused
+-- by quarantine_sha256
+select id from quarantine where sha256 = ? and position = ? and reason = 'cloud_refused' limit 1;
+
 -- name: seek_quarantined
 -- by quarantine_sha256
 select q.id from quarantine q join device_epochs e on e.id = q.device_epoch where q.sha256 = ? and e.device = ? limit 1;

@@ -534,11 +534,16 @@ def test_a_kill_while_records_are_sealed_anew_changes_nothing(stage: Stage) -> N
     for _ in range(6):
         box.start()
         until(lambda: box.rows("select count(*) from streams")[0][0] == 2, "the new epoch has begun", SETTLE_MAX_S)
-        cut += box.rows("select sealed from streams order by id desc limit 1") != [(None,)]
         box.kill()
+        cut += box.rows("select sealed from streams order by id desc limit 1") != [(None,)]
+    assert cut > 0, "no kill came while records were sealed"
     box.start()
+    told = until(lambda: condition(box, "forked"), "whoever ends it tells it", SETTLE_MAX_S)
+    assert "restored or damaged" in told["title"]
     stage.sell(box, 10)
     stage.settle(box)
     stage.once()
     assert len(stage.streams()) == 2
+    raised = [one["data"] for one in box.own_records("nightsafe.condition.raised")]
+    assert [one["why"] for one in raised if one["condition"] == "forked"] == ["restored"]
     sound(box)

@@ -58,7 +58,7 @@ async def branch(journal: Journal, folder: Path, epoch: str, at: int, of: str) -
     stream = journal.book.lineage.named(of)
     assert stream is not None
     seal = next(one.rechash for one in await read_all(journal, folder) if one.position == at)
-    await journal.uploads.begin_stream(epoch, at, Parent(of, at - stream.base, seal), "forked")
+    await journal.uploads.begin_stream(epoch, at, Parent(of, at - stream.base, seal), "forked", "lost")
     while not await journal.uploads.seal_on():
         pass
 
