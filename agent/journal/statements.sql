@@ -32,7 +32,7 @@ select position from records order by position limit 1;
 select prevhash from records where position = ?;
 
 -- name: read_missing_reason
-select reason from missing where first <= ? and last >= ? limit 1;
+select reason from missing where first <= ?2 and last >= ?1 limit 1;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;
