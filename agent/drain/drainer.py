@@ -20,7 +20,7 @@ from agent.drain.aftermath import Aftermath
 from agent.drain.feed import Hole, Load
 from agent.drain.ports import Clock, Cloud, Journal, Limits, Telling
 from agent.drain.progress import Progress
-from agent.drain.resume import Resumption, fenced
+from agent.drain.resume import Resumption
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -64,6 +64,8 @@ class Drain:
         self._refused: tuple[Any, str] | None = None
         """The one record that the cloud cannot read in any form, and what it said."""
         self._min_interval_s = 0.0
+        self._checked_s: float | None = None
+        """When the cloud last said where it stands; None: it is to be asked."""
 
     def wake(self) -> None:
         """Look now: something was stored. It ends no back-off."""
@@ -71,6 +73,7 @@ class Drain:
 
     def reached(self) -> None:
         """The cloud answers again: do not sit out a back-off."""
+        self._checked_s = None
         if self._progress.state == "waiting":
             self._aftermath.failures = 0
             self._nudge.set()
@@ -142,7 +145,9 @@ class Drain:
         if self._journal.doubt() is not None:
             self._resumed = False
         elif self._journal.lineage().present.fenced:
-            raise fenced()
+            raise await self._heeded(self._resumption.fenced())
+        if not self._pending:
+            await self._check()
         if not self._resumed:
             if not self._pending:
                 return self._idle()
@@ -154,7 +159,18 @@ class Drain:
             await self._declare(load)
         else:
             await self._send(load, group)
-        return self._min_interval_s
+        return min(self._min_interval_s, self._limits().retry_after_max_s)
+
+    async def _check(self) -> None:
+        """While idle: ask now and then whether the cloud still has everything. What it lacks is pending again."""
+        now_s = self._clock.boottime_s()
+        due = self._checked_s is None or now_s - self._checked_s >= self._limits().check_interval_s
+        if not due or self._journal.cursor() == 0:
+            return
+        self._checked_s = now_s
+        at = await self._heeded(self._resumption.stands_at())
+        if at is not None and at < min(self._sent, self._journal.cursor()):
+            self._sent, self._resumed = at, False
 
     async def _after_damage(self, damaged: RecordDamaged) -> float:
         """The record is mended or set aside, and the upload goes on behind it."""
@@ -168,6 +184,7 @@ class Drain:
             self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
         elif step is Step.FENCE:
             await self._journal.fence(self._stream.epoch)
+            raise await self._heeded(self._resumption.fenced())
         elif self._aftermath.gives_up(step):
             self._refused = self._aftermath.record, refused.text
             return 0.0
@@ -219,6 +236,7 @@ class Drain:
         self._min_interval_s = state.min_interval_s
         self._refused = None
         self._resumed = True
+        self._checked_s = self._clock.boottime_s()
         self._progress.exchanged()
 
     async def _next_load(self) -> Load | Hole | None:

@@ -55,8 +55,8 @@ FORKS = {
     ),
     "adopted": (
         "This box uploads again",
-        "A person decided that this box goes on by itself; record {common} is the last that it shares with the other "
-        "copy, which has uploaded {beyond} more.",
+        "A person decided that this box goes on by itself; record {common} is the last that it shares with the cloud's "
+        "old epoch, which has {beyond} more.",
         "Make sure that the other copy stays switched off.",
     ),
 }

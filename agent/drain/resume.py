@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 
 from agent.core.answers import CloudRefused, Step, StreamState, step_after
-from agent.core.errors import Held
+from agent.core.errors import Held, Transient
 from agent.core.lineage import Lineage, Parent, Stream
 from agent.drain.ports import Cloud, Journal
 from agent.drain.progress import Progress
@@ -60,12 +60,35 @@ class Resumption:
         await self._finish()
         stream = self._journal.lineage().present
         if stream.fenced and self._journal.doubt() is None:
-            raise fenced()
+            raise await self.fenced()
         standing = await self._open(stream)
         next_ = standing.state.next
         pending = self._journal.last() - standing.stream.base - next_ + 1
         log.info("drain_resumed", epoch=standing.stream.epoch, next=next_, pending=pending)
         return standing
+
+    async def stands_at(self) -> int | None:
+        """Position up to which the cloud has the present stream, None where it cannot be told. Asking binds nothing."""
+        stream = self._journal.lineage().present
+        try:
+            state = await self._state(stream.epoch)
+        except (CloudRefused, Transient) as error:
+            log.debug("cloud_not_checked", code=error.code)
+            return None
+        return stream.base + state.next - 1 if state is not None else stream.base
+
+    async def fenced(self) -> Held:
+        """Another process writes this box's epoch, as far as the cloud knows: one from an older backup knows an earlier
+        start of this box only."""
+        stream = self._journal.lineage().present
+        try:
+            state = await self._state(stream.epoch)
+            behind = state is not None and stream.base + state.next - 1 < self._journal.cursor()
+            if state is not None and behind and await self._agrees(stream, state, state.next - 1):
+                return forgetful()
+        except (CloudRefused, Transient) as error:
+            log.debug("cloud_not_checked", code=error.code)
+        return fenced()
 
     async def _open(self, stream: Stream) -> Standing:
         """The present stream, bound to this process, or its parent where the cloud lacks that."""
@@ -243,6 +266,16 @@ def _empty(lineage: Lineage, stream: Stream) -> bool:
     """Whether a later stream has taken over every record of this one."""
     end = lineage.end_of(stream)
     return end is not None and end <= stream.base
+
+
+def forgetful() -> Held:
+    """The cloud knows this box's epoch as it was, and an earlier start of this box: a backup was put back."""
+    return Held(
+        "fenced",
+        "The cloud seems to have been restored from a backup: it lacks records that it had, and takes this box for "
+        "another one. Uploading has stopped; recording goes on.",
+        "If no copy of this box runs, run `nightsafe queue adopt`: what the cloud lacks goes up again.",
+    )
 
 
 def fenced() -> Held:

@@ -27,7 +27,13 @@ from tests.sales import counted
 SETTLE_MAX_S = 30.0
 QUICK = {
     "journal": {"project_events": 1},
-    "drain": {"backoff_first_s": 0.2, "backoff_max_s": 1.0, "refused_retry_s": 2, "batch_records_first": 8},
+    "drain": {
+        "backoff_first_s": 0.2,
+        "backoff_max_s": 1.0,
+        "refused_retry_s": 2,
+        "batch_records_first": 8,
+        "check_interval_s": 2,
+    },
 }
 
 
@@ -400,6 +406,81 @@ def test_a_process_that_did_not_open_the_parent_itself_leaves_it_to_whoever_writ
     stage.settle(box)
     assert condition(box, "drain_held") is None
     sound(box)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_restored_cloud_is_noticed_though_nothing_is_sold(stage: Stage, tmp_path: Path, restarted: bool) -> None:
+    box = stage.box().start()
+    stage.sell(box, 20)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    if restarted:
+        assert box.stop() == 0
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    if restarted:
+        box.start()
+    until(lambda: len(stage.cloud.export()) >= stage.own + 30, "the cloud has everything again", SETTLE_MAX_S)
+    stage.once()
+    assert condition(box, "cloud_rewound") is not None
+
+
+def test_an_idle_box_asks_without_taking_anything_over(stage: Stage) -> None:
+    box = stage.box().start()
+    stage.sell(box, 5)
+    stage.settle(box)
+    box.restart()
+    since = len(stage.front.calls)
+    until(lambda: len([one for one in stage.front.calls[since:] if "/streams/" in one.path]) >= 3, "it asks", 20)
+    assert {call.method for call in stage.front.calls[since:] if "/streams" in call.path} == {"GET"}
+    assert box.status()["sync"]["state"] == "idle"
+
+
+def test_a_cloud_restored_from_before_the_last_start_is_named_and_adopting_sends_it_all(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """It takes the box for another one: nobody is sent to look for a copy that does not exist."""
+    box = stage.box().start()
+    stage.sell(box, 20)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    box.restart()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 3)
+    held = until(lambda: condition(box, "drain_held"), "people are told", SETTLE_MAX_S)
+    assert "restored from a backup" in held["text"]
+    assert "If no copy of this box runs, run `nightsafe queue adopt`" in held["hint"]
+    assert not [one for one in box.status()["conditions"] if "Find the copy" in one.get("hint", "")]
+    adopt(box)
+    stage.settle(box)
+    stage.once()
+    assert condition(box, "drain_held") is None
+
+
+def test_a_cloud_that_asks_for_years_between_two_batches_is_obeyed_as_long_as_any_wait(stage: Stage) -> None:
+    """Two seconds at most, in this box's settings."""
+    box = stage.box()
+    box.settings["drain"]["retry_after_max_s"] = 2
+    box.start()
+    stage.sell(box, 5)
+    stage.settle(box)
+    stage.front.others.extend([lambda answer: answer | {"limits": answer["limits"] | {"min_interval_s": 1e9}}] * 20)
+    box.restart()
+    stage.sell(box, 30)
+    stage.settle(box)
+    stage.front.others.clear()
+    stage.once()
 
 
 REFUSALS: dict[str, Say] = {
