@@ -147,7 +147,10 @@ async def _compose(
     reserve.ease(settings.journal.checkpoint_bytes)
     journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
     stack.push_async_callback(journal.close)
-    reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
+    reader = Reader(
+        directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation,
+        lambda: journal.book.boots,
+    )  # fmt: skip
     stack.push_async_callback(reader.close)
     survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(survey.close)

@@ -83,8 +83,12 @@ class DrainSide:
         return f"These records were lost on the box's disk ({why or 'nothing says why'})."
 
     def confirm(self, safe: int) -> None:
-        """The cloud calls everything up to this position safe."""
+        """The cloud calls everything up to this position safe, and nothing above it."""
         self._journal.keeping.confirm(safe)
+
+    def lower(self, bound: int) -> None:
+        """The cloud calls nothing above this position safe."""
+        self._journal.keeping.lower(bound)
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
         """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes

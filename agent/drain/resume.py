@@ -93,6 +93,7 @@ class Resumption:
     async def _open(self, stream: Stream) -> Standing:
         """The present stream, bound to this process, or its parent where the cloud lacks that."""
         state = await self._state(stream.epoch)
+        self._journal.lower(stream.base + _safe_of(state))
         why = self._journal.doubt() or self._part or await self._parted(stream, state)
         if why is not None:
             return await self._fork(stream, state, why)
@@ -107,9 +108,8 @@ class Resumption:
             why = await self._parted(stream, state)
             if why is not None:
                 return await self._fork(stream, state, why)
-        safe = stream.base + min(state.safe, state.next - 1)
-        self._journal.confirm(safe)
-        await self._catch_up(stream.base + state.next - 1, safe)
+        heard_safe(self._journal, stream, _safe_of(state))
+        await self._catch_up(stream.base + state.next - 1, highest_safe(self._journal, stream, _safe_of(state)))
         return Standing(stream, state)
 
     async def _state(self, epoch: str) -> StreamState | None:
@@ -132,6 +132,7 @@ class Resumption:
         if parent is None or parent.fenced or parent.epoch not in self._bound:
             return await self._fork(lineage.present, None, "lost")
         state = await self._state(parent.epoch)
+        self._journal.lower(parent.base + _safe_of(state))
         if state is None:
             try:
                 state = await self._cloud.open_stream(parent)
@@ -202,6 +203,7 @@ class Resumption:
                 "Call support: nothing was dropped or overwritten, and recording goes on.",
             )
         parent, base = await self._branch(stream, state)
+        self._journal.lower(base)
         await self._catch_up(base, self._journal.safe())
         common = parent.sequence if parent is not None else 0
         lost = state.next - 1 - common if state is not None else 0
@@ -266,6 +268,24 @@ def _empty(lineage: Lineage, stream: Stream) -> bool:
     """Whether a later stream has taken over every record of this one."""
     end = lineage.end_of(stream)
     return end is not None and end <= stream.base
+
+
+def heard_safe(journal: Journal, stream: Stream, safe: int) -> None:
+    """What the cloud calls safe of a stream is what may be deleted; a stream of which nothing is safe yet says nothing
+    of the records before it."""
+    if safe:
+        journal.confirm(stream.base + safe)
+    else:
+        journal.lower(stream.base)
+
+
+def highest_safe(journal: Journal, stream: Stream, safe: int) -> int:
+    """The highest position that the cloud has ever called safe: what is not kept up to there was deleted."""
+    return max(journal.safe(), stream.base + safe) if safe else journal.safe()
+
+
+def _safe_of(state: StreamState | None) -> int:
+    return min(state.safe, state.next - 1) if state is not None else 0
 
 
 def forgetful() -> Held:

@@ -14,8 +14,9 @@ from agent.core import chain, clock
 from agent.core.arrivals import Announced, Asked, Gap, GivenUp, Hole, Item, Outcome, Own, Place
 from agent.core.events import Event, Reason, Refusal, refuse
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment, insert_many, note_stored, note_used_up
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, Moment, note_stored, note_used_up
 from agent.journal.database import SQL
+from agent.journal.tables import insert_many
 
 SOUGHT_MAX = 512
 """Ids looked up by one statement."""

@@ -12,10 +12,11 @@ import structlog
 from agent.core.arrivals import Tally
 from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
-from agent.journal.book import Book, note_used_up, ranges_of, read_lineage
+from agent.journal.book import Book, note_used_up
 from agent.journal.database import SQL
 from agent.journal.mark import Point
 from agent.journal.names import CountingCopy, Names
+from agent.journal.tables import ranges_of, read_lineage
 
 log = structlog.get_logger()
 

@@ -15,9 +15,8 @@ import structlog
 from agent.core import chain
 from agent.core.errors import Held, JournalDamaged
 from agent.core.instants import to_text
-from agent.core.mend import Mended, mend
-from agent.journal import book as books
-from agent.journal import history, repair, salvage
+from agent.core.mend import Mended, mend_each
+from agent.journal import history, repair, salvage, tables
 from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal.book import Book
@@ -116,11 +115,11 @@ class Opening:
 
     async def _sound(self, database: Database, mark: Point | None, names: Names | None) -> Opened:
         past, wrong = await self._on(database, lambda connection: self._begin(connection, mark, names))
-        book = await self._on(database, books.load)
+        book = await self._on(database, tables.load)
         if mark is not None and past == "same" and mark.position == book.position and mark.epoch == book.epoch:
             book.head = mark.head  # the last record's own may be what has changed
         cases = await self._on(database, lambda connection: _cases(connection, book))
-        originals = await asyncio.to_thread(_originals, cases)
+        originals = list(zip(cases, await asyncio.to_thread(mend_each, cases), strict=True))
         if not cases and not wrong and past in ("same", "unknown"):
             return Opened(database, book, ())
         done: list[Repaired] = []
@@ -213,10 +212,6 @@ class Opening:
 def _cases(connection: sqlite3.Connection, book: Book) -> list[Case]:
     found = [repair.examine(connection, book, position) for position in book.suspects]
     return [case for case in found if case is not None]
-
-
-def _originals(cases: list[Case]) -> list[tuple[Case, Mended | None]]:
-    return [(case, mend(case.row, case.around)) for case in cases]
 
 
 def _create(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:

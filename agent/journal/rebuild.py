@@ -18,14 +18,15 @@ from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT, Around, Row, beside_holds, mend, seal_holds, sound
 from agent.journal import book as books
-from agent.journal import history
-from agent.journal.book import AGENT, Book, read_lineage
+from agent.journal import history, tables
+from agent.journal.book import AGENT, Book
 from agent.journal.database import SQL
 from agent.journal.fold import Stamp
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.old import Old, Shape
 from agent.journal.repair import Place, Repaired, add_missing, name_losses, recount
+from agent.journal.tables import read_lineage
 
 log = structlog.get_logger()
 
@@ -341,7 +342,7 @@ class Rebuild:
         """The figures, counted anew; then the losses by name, and a record that says so."""
         last = self._head()
         self._settle_journal(last)
-        book = books.load(self._new)
+        book = tables.load(self._new)
         self._count_sent(book)
         self._new.execute(SQL["forget_lost"], (book.cursor,))
         recount(self._new, book)
@@ -403,7 +404,7 @@ def _number(value: Any) -> int:
 def _json(value: Any) -> str:
     """Ranges, or none where they cannot be read."""
     try:
-        books.ranges_of(value)
+        tables.ranges_of(value)
     except (TypeError, ValueError):
         return "[]"
     return str(value)

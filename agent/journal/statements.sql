@@ -126,6 +126,9 @@ insert into safe_marks (position, boottime_s) values (?, ?) on conflict (positio
 -- name: prune_safe_marks
 delete from safe_marks where position < ?;
 
+-- name: drop_safe_marks
+delete from safe_marks where position > ?;
+
 -- name: delete_records
 -- by primary key: the oldest rows
 delete from records where position in (select position from records where position <= ? order by position limit ?);
@@ -197,8 +200,8 @@ select first from missing where last >= ? order by last limit 1;
 select device_epoch, device_sequence, length(event) from records where position > ?;
 
 -- name: find_known_at
--- the whole table, once for a record whose id cannot be read any more
-select device, id from known where position = ?;
+-- the whole table, once for all records whose ids cannot be read any more
+select device, id from known where position in (select value from json_each(?));
 
 -- name: read_known_position
 select position from known where device = ? and id = ?;

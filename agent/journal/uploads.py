@@ -12,8 +12,7 @@ import structlog
 from agent.core.arrivals import Own
 from agent.core.errors import Rejected
 from agent.core.lineage import Parent
-from agent.journal import book as books
-from agent.journal import streams
+from agent.journal import streams, tables
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.fold import Fold, Refusable, quarantine_record
@@ -56,32 +55,34 @@ class Uploads:
                 counting.uploaded.add(sequence)
             moved[row] = counting
         for counting in moved.values():
-            books.write_uploaded(connection, counting)
+            tables.write_uploaded(connection, counting)
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
         book.cursor, book.safe = cursor, safe
-        book.oldest = books.read_oldest(connection, cursor)
+        book.oldest = tables.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
         """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
         writing = self._writing
-        await writing.transact(lambda connection: (None, quarantine_record(connection, writing.book, record, detail)))
+        await writing.transact(
+            lambda connection: (None, quarantine_record(connection, writing.book, record, detail)), must=True
+        )
         writing.tell()
 
     async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str, why: str) -> None:
         """Begin a new stream behind position `base`, for the cause `why`; `seal_on` ends it."""
         writing = self._writing
         await writing.change(
-            lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason, why)
+            lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason, why), must=True
         )
         log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
 
     async def seal_on(self) -> bool:
         """Seal some records for the new stream; True when it is the present one, which is on record then. Raises
         RecordDamaged."""
-        done = await self._writing.transact(self._seal_on)
+        done = await self._writing.transact(self._seal_on, must=True)
         if done:
             self._writing.tell()
         return done
@@ -107,7 +108,7 @@ class Uploads:
 
     async def fence(self, epoch: str) -> None:
         """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
-        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch))
+        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch), must=True)
 
     async def adopt(self, actor: str, reason: str) -> None:
         """A person says that this box goes on although another one took its epoch: under a new one, then.

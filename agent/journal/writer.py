@@ -19,6 +19,7 @@ from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
+from agent.journal import tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL
 from agent.journal.figures import journal_facts
@@ -258,7 +259,7 @@ class Journal:
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
         book = self.book
-        books.write_figures(connection, book)
+        tables.write_figures(connection, book)
         book.watermark = book.position
         for counting in book.touched:
             counting.device.recent = {}
@@ -279,7 +280,7 @@ class Journal:
             if not settled:
                 raise Rejected("quarantine_none", f"Entry {number} was handled by somebody else meanwhile.")
             self.book.quarantined_count = connection.execute(SQL["count_quarantined"]).fetchone()[0]
-            return None, books.read_refused(connection, self.book)
+            return None, tables.read_refused(connection, self.book)
 
         await self.writing.transact(work, must=True)
         self.writing.tell()

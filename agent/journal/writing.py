@@ -18,8 +18,7 @@ import structlog
 from agent.core.errors import JournalDamaged, NightsafeError, RecordDamaged, Transient
 from agent.core.instants import to_text
 from agent.core.lived import Lived, lived
-from agent.journal import book as books
-from agent.journal import retention, salvage
+from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
 from agent.journal.fold import Stamp
@@ -168,7 +167,7 @@ class Writing:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 if not (isinstance(error, sqlite3.Error) and isinstance(named(error), JournalDamaged)):
-                    self.book = _read_back(connection)
+                    self.book = _read_back(connection, self.book)
                 raise
             self.book.settle()
             for counting in changed:
@@ -192,7 +191,10 @@ class Writing:
         if database is None or self.failure is not None:
             raise JournalDamaged("journal_limps", "The journal is being opened anew.", "It is tried again by itself.")
         try:
-            return await database.run(call)
+            try:
+                return await database.run(call)
+            except OSError as error:  # of a file beside the database
+                raise file_failed(self._directory, error) from error
         except RecordDamaged:
             raise
         except JournalDamaged as error:
@@ -367,16 +369,30 @@ class Writing:
         self._spare = give
 
 
-def _read_back(connection: sqlite3.Connection) -> Book:
+def _read_back(connection: sqlite3.Connection, former: Book) -> Book:
     """What the disk has after a failed write. Without it the figures in memory are wrong: only a new start helps."""
     try:
-        return books.load(connection)
+        book = counted_whole(tables.load(connection))
+        book.keep_boots(former)
+        return book
     except sqlite3.Error as error:
         raise JournalDamaged(
             "journal_unreadable",
             f"After a failed write the journal could not be read: {error}.",
             "It is opened anew by itself; if this comes back, run `nightsafe verify` and look at the disk.",
         ) from error
+
+
+def counted_whole(book: Book) -> Book:
+    """The book. Raises JournalDamaged where damaged records are counted nowhere in it: what it calls never stored may
+    stand in the log, and only the opening mends or names all of them in one step."""
+    if not book.suspects:
+        return book
+    raise JournalDamaged(
+        "journal_suspects",
+        f"Records have changed on the disk since the figures were written, the first at position {book.suspects[0]}.",
+        "The journal is opened anew by itself, which mends them or names the loss.",
+    )
 
 
 def _is_bare(directory: Path) -> bool:
