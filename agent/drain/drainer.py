@@ -188,9 +188,10 @@ class Drain:
             self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
         elif step is Step.FENCE:
             self._unwritten_fence = self._stream.epoch
-            self._aftermath.after_refusal(refused)  # people are told before a disk that is full is waited for
+            held = await self._heeded(self._resumption.fenced())
+            pause_s = self._aftermath.hold(held)  # people are told before a disk that is full is waited for
             await self._write_fence(self._stream.epoch)
-            raise await self._heeded(self._resumption.fenced())  # and what it is, once the cloud has been asked
+            return pause_s
         elif self._aftermath.gives_up(step):
             self._refused = self._aftermath.record, refused.text
             return 0.0

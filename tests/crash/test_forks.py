@@ -379,7 +379,9 @@ def test_a_process_that_did_not_open_the_parent_itself_leaves_it_to_whoever_writ
     stage: Stage, tmp_path: Path
 ) -> None:
     """A restored cloud lacks the parent's end, and a stale copy comes first: it takes nothing over from the box."""
-    box = stage.box().start()
+    box = stage.box()
+    box.settings["drain"]["check_interval_s"] = 300  # it sits still until it sells
+    box.start()
     stage.sell(box, 10)
     stage.settle(box)
     assert stage.cloud.stop() == 0
