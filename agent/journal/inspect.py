@@ -37,7 +37,7 @@ class Report(msgspec.Struct):
 
     `named_missing` counts records whose loss was found and named before; `mark` is the last position as it is kept
     apart from the database (None: not kept); `doubt` is why the next exchange with the cloud opens a new epoch;
-    `kept_damaged` counts files and folders in which damaged records are kept.
+    `kept_damaged` counts files and folders in which damaged records are kept, `kept_damaged_bytes` is what they take.
     """
 
     epoch: str
@@ -51,6 +51,7 @@ class Report(msgspec.Struct):
     mark: int | None = None
     doubt: str | None = None
     kept_damaged: int = 0
+    kept_damaged_bytes: int = 0
     faults_count: int = 0
     faults: list[str] = []
 
@@ -112,6 +113,7 @@ def verify(directory: Path) -> Report:
         report.fault("the database is to be built anew at the next start")
     if (directory / FOLDER_NAME).is_dir():
         report.kept_damaged = sum(1 for _ in (directory / FOLDER_NAME).iterdir())
+        report.kept_damaged_bytes = salvage.kept_bytes(directory)
     return report
 
 

@@ -26,7 +26,7 @@ from agent.journal.history import History
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.rebuild import Terms
-from agent.journal.repair import Case, Place, Repaired
+from agent.journal.repair import Case, Loss, Place, Repaired
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -70,7 +70,17 @@ class Opened(NamedTuple):
 class Opening:
     """One opening of the journal in `directory`."""
 
-    def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        venue: str,
+        epoch: str,
+        clock: Clock,
+        limits: Limits,
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`busy` is called again and again, on some thread, while a rebuild goes on."""
+        self._busy = busy
         self._directory = directory
         self._venue = venue
         self._epoch = epoch
@@ -98,7 +108,7 @@ class Opening:
             self._venue, self._epoch, clock.wall_ms(), clock.uptime_ms(), clock.boot_id(), clock.synced(),
             self._limits.damaged_bytes_max,
         )  # fmt: skip
-        return await asyncio.to_thread(salvage.run, self._directory, terms, why)
+        return await asyncio.to_thread(salvage.run, self._directory, terms, why, self._busy)
 
     async def _open(self) -> Opened:
         limits = self._limits
@@ -198,12 +208,21 @@ class Opening:
         connection.execute(SQL["write_doubt"], ("restored",))
         gone = ((book.position + 1, mark.position),) if mark.position > book.position else ()
         why = "the end of the journal is gone, or an older copy was put in its place"
-        unnamed = max(0, mark.position - max(book.position, mark.cursor))
-        start = start._replace(reason=why, positions=gone, unnamed=unnamed)
+        had = max(book.position, mark.cursor)
+        known = names is not None and book.lineage.named(names.lineage().present.epoch) is not None
+        unseen = max(0, mark.position - max(had, names.watermark if names is not None else 0))
+        bare = history.numberless(connection, names, book.cursor) if known and names is not None and gone else []
+        start = start._replace(
+            reason=why,
+            positions=gone,
+            lost=tuple(Loss(one, None, None, None) for one in bare),
+            unnamed=max(0, mark.position - had - unseen - len(bare)),
+            unseen=unseen,
+        )
 
         def expected(fresh: Book) -> None:
             fresh.doubt = fresh.doubt or "restored"
-            if names is not None and fresh.lineage.named(names.lineage().present.epoch) is not None:
+            if known and names is not None:
                 history.expect(connection, fresh, names, mark)
 
         return repair.apply(connection, place, book, originals, start, expected)

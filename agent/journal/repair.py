@@ -61,6 +61,8 @@ class Repaired(NamedTuple):
     unnamed: int = 0
     kept_in: str | None = None
     notes: tuple[str, ...] = ()
+    unseen: int = 0
+    """Records behind all figures that are kept: no hole in any counting stands for them."""
 
     @property
     def lost_count(self) -> int:
@@ -156,7 +158,7 @@ def apply(
     done = start._replace(
         mended=(*start.mended, *mended),
         positions=(*positions, *start.positions),
-        lost=tuple(numberless),
+        lost=(*start.lost, *numberless),
         unnamed=unnamed_max + start.unnamed,
         kept_in=kept_in,
     )
@@ -278,7 +280,7 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
         fold.note_gap(counting, hole)
     named = [Loss(counting.device.name, counting.epoch, *hole) for counting, hole in holes]
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
-    done = done._replace(lost=(*done.lost, *named), unnamed=max(0, done.unnamed - count))
+    done = done._replace(lost=(*done.lost, *named), unnamed=done.unseen + max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
     tables.insert_many(connection, SQL["add_records"], fold.values, 11)
     tables.write_figures(connection, book)

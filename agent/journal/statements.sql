@@ -260,3 +260,14 @@ insert into device_epochs (device, epoch) select id, ? from devices where device
 
 -- name: write_device_epoch_whole
 update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;
+
+-- name: count_kept_behind
+select e.device, count(*) from records r join device_epochs e on e.id = r.device_epoch where r.position > ?
+group by e.device;
+
+-- name: add_uploaded_between
+update devices set uploaded_count = uploaded_count + sent.count, uploaded_bytes = uploaded_bytes + sent.bytes
+from (
+  select e.device, count(*) as count, sum(length(r.event)) as bytes from records r
+  join device_epochs e on e.id = r.device_epoch where r.position > ? and r.position <= ? group by e.device
+) as sent where sent.device = devices.id;

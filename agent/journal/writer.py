@@ -78,11 +78,20 @@ class Journal:
         return journal
 
     @classmethod
-    async def start(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
-        """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. Raises Held."""
+    async def start(
+        cls,
+        directory: Path,
+        venue: str,
+        epoch: str,
+        clock: Clock,
+        limits: Limits,
+        busy: Callable[[], None] = lambda: None,
+    ) -> "Journal":
+        """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. `busy` is called
+        again and again, on some thread, while a damaged one is rebuilt. Raises Held."""
         journal = cls(directory, venue, epoch, clock, limits)
         try:
-            await journal.writing.open()
+            await journal.writing.open(busy)
         except (JournalDamaged, Transient) as error:
             journal.writing.fail(error)
         return journal

@@ -99,9 +99,9 @@ class Writing:
 
     # Opening and closing --------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, busy: Callable[[], None] = lambda: None) -> None:
         """Open or create the journal. Damage is mended or named first; where there was a journal before, an empty
-        folder is no new venue but a disk that is not there.
+        folder is no new venue but a disk that is not there. `busy` is called again and again while it is rebuilt.
 
         Raises Held for another venue's journal, JournalDamaged where the disk itself fails, Transient where it is full.
         """
@@ -112,7 +112,7 @@ class Writing:
                 "Look whether the disk of the state directory is still mounted there.",
             )
         try:
-            opened = await Opening(self._directory, self.venue, self._epoch, self._clock, self._limits).run()
+            opened = await Opening(self._directory, self.venue, self._epoch, self._clock, self._limits, busy).run()
             self._database, self.book = opened.database, opened.book
             self._mark, self._names = Mark(self._directory), NamesFile(self._directory, self.venue)
             await opened.database.run(self._note)
@@ -264,7 +264,8 @@ class Writing:
                     self._open_again()
             except NightsafeError as error:
                 self.fail(error)
-                self._spare(error.code == "disk_full")
+                if error.code != "rebuild_no_room":  # the reserve would not be enough
+                    self._spare(error.code == "disk_full")
                 continue
             await self.note_lived()
             log.info("journal_reopened", epoch=self.book.epoch, last=self.book.sequence, writable=self.writable)
