@@ -116,7 +116,7 @@ class Reader:
         return row[0] if row is not None else None
 
     async def missing_reason(self, first: int, last: int) -> str | None:
-        """What was said when the records at these positions were found damaged, None if nothing was."""
+        """What was said when records at these positions were found damaged, None if nothing was."""
         at = (first, last)
         row = await self._reading.run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
         return row[0] if row is not None else None

@@ -32,7 +32,7 @@ select position from records order by position limit 1;
 select prevhash from records where position = ?;
 
 -- name: read_missing_reason
-select reason from missing where first <= ? and last >= ? limit 1;
+select reason from missing where first <= ?2 and last >= ?1 limit 1;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;
@@ -140,6 +140,10 @@ update journal set cursor = ?, safe = ? where one = 1;
 insert into quarantine
   (position, device_epoch, device_sequence, event_id, reason, detail, sha256, size, excerpt, payload, refused_ms)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: seek_cloud_refused
+-- by quarantine_sha256
+select id from quarantine where sha256 = ? and position = ? and reason = 'cloud_refused' limit 1;
 
 -- name: seek_quarantined
 -- by quarantine_sha256

@@ -20,12 +20,13 @@ STEP_RECORDS: Final = 1000
 
 
 def begin(
-    connection: sqlite3.Connection, book: Book, epoch: str, base: int, parent: Parent | None, reason: str
+    connection: sqlite3.Connection, book: Book, epoch: str, base: int, parent: Parent | None, reason: str, why: str
 ) -> None:
     """Make the new stream, once however often it is tried; until its last record is sealed, new events still belong to
-    the one before."""
+    the one before, which stays in doubt: `why` says the process that ends it what people are to be told."""
     if book.lineage.named(epoch) is not None:
         return
+    doubt(connection, book, why)
     origin = parent.rechash if parent is not None else chain.ORIGIN
     connection.execute(SQL["open_stream"], (epoch, base, origin, *(parent or (None, None, None)), reason, base))
     book.lineage = read_lineage(connection)

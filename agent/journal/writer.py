@@ -45,7 +45,7 @@ class Journal:
     def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
         self.writing = Writing(directory, venue, epoch, clock, limits)
         """Its connection, and how it fares."""
-        self.uploads = Uploads(self.writing, self._note_own, self.record)
+        self.uploads = Uploads(self.writing)
         """The drain's side."""
         self.mending = Mending(self.writing)
         """Damage."""
@@ -150,9 +150,6 @@ class Journal:
         if level is not self._level:
             self._level = level
             self.writing.tell()
-
-    def _note_own(self, kind: str, data: dict[str, Any]) -> None:
-        self.submit(Own(kind, data), lambda item, outcome: None)
 
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
@@ -268,9 +265,9 @@ class Journal:
         fold = self.writing.fold(connection)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
-        fold.write()
+        touched = fold.write()
         self._reused = fold.reused
-        return outcomes, fold.touched
+        return outcomes, touched
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
         book = self.book

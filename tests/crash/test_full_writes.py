@@ -109,7 +109,7 @@ async def quarantines(full: Full) -> None:
 
 
 async def begins_a_stream(full: Full) -> None:
-    await full.journal.uploads.begin_stream(OTHER, 60, None, "forked")
+    await full.journal.uploads.begin_stream(OTHER, 60, None, "forked", "lost")
 
 
 async def fences(full: Full) -> None:
@@ -204,7 +204,7 @@ class Fencing:
 
     async def stream(self, epoch: str) -> StreamState:
         self.asked.append("GET")
-        return await self.open_stream(Stream(epoch, 0, bytes(32), None, "created"))
+        return StreamState(1, bytes(32), 0, True, 100, MIB, 0.0)
 
     async def open_stream(self, stream: Stream) -> StreamState:
         self.asked.append("POST")
@@ -249,18 +249,23 @@ async def test_after_a_fence_that_cannot_be_written_nothing_is_sent_and_it_is_wr
     stop = asyncio.Event()
     running = asyncio.create_task(drain.run(lambda: None, stop))
     await reached(lambda: "PUT" in cloud.asked)
-    asked = list(cloud.asked)
+    asked = binding(cloud)
     await asyncio.sleep(0.5)
-    assert cloud.asked == asked, "a request went out after the fence"
+    assert binding(cloud) == asked, "a request went out after the fence"
     assert told.held == ["drain_held"]
     assert not full.journal.book.lineage.present.fenced
     (full.folder / "somebody-elses.log").unlink()
     await reached(lambda: full.journal.book.lineage.present.fenced)
     drain.retry()
     await reached(lambda: drain.facts().error_code == "fenced")
-    assert cloud.asked == asked
+    assert binding(cloud) == asked
     stop.set()
     await running
+
+
+def binding(cloud: Fencing) -> list[str]:
+    """What the cloud was asked that is more than a question."""
+    return [one for one in cloud.asked if one != "GET"]
 
 
 async def reached(holds: Callable[[], bool]) -> None:

@@ -42,7 +42,7 @@ class Journal:
     async def rechash(self, position: int) -> bytes:
         return OURS[position]
 
-    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str, why: str) -> None:
         self.streams.append(Stream(f"e{len(self.streams)}", base, OURS[base], parent, reason))
 
 

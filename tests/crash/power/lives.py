@@ -271,7 +271,7 @@ class Lives:
             before = book.lineage.present
             [(*_, rechash, _)] = self._rows(BETWEEN, book.cursor - 1, book.cursor)
             parent = Parent(before.epoch, book.cursor - before.base, rechash)
-            await journal.uploads.begin_stream(LATER_EPOCH, book.cursor, parent, "forked")
+            await journal.uploads.begin_stream(LATER_EPOCH, book.cursor, parent, "forked", "conflict")
         while journal.book.lineage.forming is not None:
             await journal.uploads.seal_on()
 
