@@ -240,8 +240,7 @@ class Told:
 async def test_after_a_fence_that_cannot_be_written_nothing_is_sent_and_it_is_written_when_it_can_be(
     full: Full,
 ) -> None:
-    full.reserve.give()
-    fill(full.folder)
+    await full.journal.writing.run(lambda _: give_away(full))
     cloud, told = Fencing(), Told()
     there: Any = cloud
     limits = DrainSettings(backoff_first_s=0.05, backoff_max_s=0.05)
@@ -261,6 +260,12 @@ async def test_after_a_fence_that_cannot_be_written_nothing_is_sent_and_it_is_wr
     assert binding(cloud) == asked
     stop.set()
     await running
+
+
+def give_away(full: Full) -> None:
+    """The reserve goes to somebody else, on the thread that writes: no write comes between."""
+    full.reserve.give()
+    fill(full.folder)
 
 
 def binding(cloud: Fencing) -> list[str]:
