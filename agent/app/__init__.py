@@ -106,7 +106,8 @@ async def _run(settings: Settings, settings_file: Path) -> int:
     async with AsyncExitStack() as stack:
         clock = Clock()
         telling = Telling(Conditions(), clock)
-        entries, addresses = await _compose(settings, settings_file, stack, clock, telling)
+        patience = systemd.Patience("The journal was damaged and is being built anew", stop)
+        entries, addresses = await _compose(settings, settings_file, stack, clock, telling, patience)
 
         def all_ready() -> None:
             log.info("ready", version=__version__, venue=settings.venue.id, **addresses())
@@ -134,6 +135,7 @@ async def _compose(
     stack: AsyncExitStack,
     clock: Clock,
     telling: Telling,
+    patience: Callable[[], None],
 ) -> tuple[list[Entry], Callable[[], dict[str, Any]]]:
     """Open the edges and join the stages, downstream first."""
     live = Live(settings)
@@ -145,10 +147,14 @@ async def _compose(
 
     reserve = Reserve(directory, settings.journal.reserve_bytes)
     reserve.ease(settings.journal.checkpoint_bytes)
-    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, _journal_limits(settings))
+    limits = _journal_limits(settings)
+    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, limits, patience)
     stack.push_async_callback(journal.close)
     telling.join(journal.attentions)
-    reader = Reader(directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation)
+    reader = Reader(
+        directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation,
+        lambda: journal.book.boots,
+    )  # fmt: skip
     stack.push_async_callback(reader.close)
     survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
     stack.push_async_callback(survey.close)

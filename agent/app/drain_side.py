@@ -76,15 +76,19 @@ class DrainSide:
 
     async def missing_reason(self, first: int, last: int) -> str:
         """Why these records are not kept any more."""
-        if last <= self._journal.book.safe:
-            return "The box deleted these records when their time was up, after the cloud had called them safe."
         with self._waiting():
             why = await self._reader.missing_reason(first, last)
+        if why is None and last <= self._journal.book.safe:
+            return "The box deleted these records when their time was up, after the cloud had called them safe."
         return f"These records were lost on the box's disk ({why or 'nothing says why'})."
 
     def confirm(self, safe: int) -> None:
-        """The cloud calls everything up to this position safe."""
+        """The cloud calls everything up to this position safe, and nothing above it."""
         self._journal.keeping.confirm(safe)
+
+    def lower(self, bound: int) -> None:
+        """The cloud calls nothing above this position safe."""
+        self._journal.keeping.lower(bound)
 
     async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
         """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
@@ -98,10 +102,10 @@ class DrainSide:
         with self._waiting():
             await self._journal.uploads.advance(cursor, safe, told)
 
-    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str, why: str) -> None:
         """Begin a new stream, under an epoch of its own."""
         with self._waiting():
-            await self._journal.uploads.begin_stream(self._new_id(), base, parent, reason)
+            await self._journal.uploads.begin_stream(self._new_id(), base, parent, reason, why)
 
     async def seal_on(self) -> bool:
         """Seal some more records for it."""

@@ -1,7 +1,7 @@
 """[app: joints] The small pieces between the parts: each turns what one says into what another understands."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -250,9 +250,9 @@ class SweepSide:
         """Whether the disk fails so that nothing is read or written now."""
         return self._journal.limps
 
-    async def repair(self, position: int) -> bool:
-        """Mend one record, or set it aside."""
-        return await self._journal.mending.repair(position)
+    async def repair(self, positions: Sequence[int]) -> bool:
+        """Mend records, or set them aside, in one step."""
+        return await self._journal.mending.repair_all(positions)
 
     def demand_rebuild(self, why: str, now: bool) -> None:
         """Have the database built anew."""

@@ -66,7 +66,10 @@ def top(raw: str) -> tuple[Line, ...]:
     seen: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
-        thread, *_, last = stack.split(";")
+        thread, *frames = stack.split(";")
+        if not frames:
+            continue  # seen before its first frame
+        last = frames[-1]
         name = "loop" if thread.endswith(": MainThread") else "worker"
         seen[f"{name}: {_LINE.sub(')', last)}"] += int(count)
     total = sum(seen.values())

@@ -23,7 +23,10 @@ def command(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) 
         if report.named_missing:
             print(f"{report.named_missing} records were damaged, set aside and named as lost before.")
         if report.kept_damaged:
-            print(f"{report.kept_damaged} damaged files are kept in the folder `damaged` of the state directory.")
+            print(
+                f"{report.kept_damaged} damaged files ({report.kept_damaged_bytes} bytes) are kept in the folder "
+                "`damaged` of the state directory; once support has a copy, they may be removed."
+            )
         if report.doubt:
             print("The next exchange with the cloud opens a new epoch: this journal was put back or has lost its end.")
         if report.mark is None:

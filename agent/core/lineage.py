@@ -31,7 +31,8 @@ class Stream(NamedTuple):
 
 
 class Lineage:
-    """The streams by position. Bases never go down: a stream continues the one before it at its own base."""
+    """The streams by position. A stream takes over every record behind its base from those before it: its base is below
+    theirs where the cloud has lost what they were. A stream whose end is at or below its base has no record left."""
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self._streams = streams
@@ -52,9 +53,9 @@ class Lineage:
         return next((stream for stream in self._streams if stream.epoch == epoch), None)
 
     def end_of(self, stream: Stream) -> int | None:
-        """The last position of a stream that another one continues; None for the present one."""
+        """The last position of a stream that a later one has taken over from; None for the present one."""
         at = self._streams.index(stream)
-        return next((later.base for later in self._streams[at + 1 :] if later.sealed is None), None)
+        return min((later.base for later in self._streams[at + 1 :] if later.sealed is None), default=None)
 
     def all(self) -> tuple[Stream, ...]:
         """The streams, oldest first."""

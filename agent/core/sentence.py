@@ -3,6 +3,7 @@
 Pure. Says only what the facts show: a cloud that fails is never called a failed internet connection.
 """
 
+import re
 from datetime import tzinfo
 from typing import Final, Protocol
 
@@ -114,11 +115,17 @@ def incomplete(device: Counted) -> tuple[str, ...]:
     lines = []
     if device.gaps:
         spans = [_span(*gap) for gap in device.gaps]
-        lines.append(f"{device.device} has not delivered its {_listed(spans)}: it is asked for them.")
+        asked = "it" if len(spans) == 1 and device.gaps[0][0] == device.gaps[0][1] else "them"
+        lines.append(f"{device.device} has not delivered its {_listed(spans)}: it is asked for {asked}.")
     if device.lost:
         spans = [f"{_span(first, last)} of epoch {epoch}" for epoch, first, last in device.lost]
         lines.append(f"{device.device} has lost {count(device.lost_events, 'event')}: {_listed(spans)}.")
     return tuple(lines)
+
+
+def natural(name: str) -> tuple[tuple[int, str], ...]:
+    """A key that sorts names as people count: till-2 before till-10."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name))
 
 
 def _span(first: str, last: str) -> str:

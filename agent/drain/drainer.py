@@ -20,7 +20,7 @@ from agent.drain.aftermath import Aftermath
 from agent.drain.feed import Hole, Load
 from agent.drain.ports import Clock, Cloud, Journal, Limits, Telling
 from agent.drain.progress import Progress
-from agent.drain.resume import Resumption, fenced
+from agent.drain.resume import Resumption, heard_safe, highest_safe
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -64,6 +64,10 @@ class Drain:
         self._refused: tuple[Any, str] | None = None
         """The one record that the cloud cannot read in any form, and what it said."""
         self._min_interval_s = 0.0
+        self._checked_s: float | None = None
+        """When the cloud last said where it stands; None: it is to be asked."""
+        self._unwritten_fence: str | None = None
+        """An epoch that another process writes, while the journal does not know it: nothing is sent until it does."""
 
     def wake(self) -> None:
         """Look now: something was stored. It ends no back-off."""
@@ -71,6 +75,7 @@ class Drain:
 
     def reached(self) -> None:
         """The cloud answers again: do not sit out a back-off."""
+        self._checked_s = None
         if self._progress.state == "waiting":
             self._aftermath.failures = 0
             self._nudge.set()
@@ -139,10 +144,14 @@ class Drain:
 
     async def _exchange(self, group: asyncio.TaskGroup) -> float:
         """As `_turn`, where nothing fails."""
+        if self._unwritten_fence is not None:
+            await self._write_fence(self._unwritten_fence)
         if self._journal.doubt() is not None:
             self._resumed = False
         elif self._journal.lineage().present.fenced:
-            raise fenced()
+            raise await self._heeded(self._resumption.fenced())
+        if not self._pending:
+            await self._check()
         if not self._resumed:
             if not self._pending:
                 return self._idle()
@@ -154,7 +163,18 @@ class Drain:
             await self._declare(load)
         else:
             await self._send(load, group)
-        return self._min_interval_s
+        return min(self._min_interval_s, self._limits().retry_after_max_s)
+
+    async def _check(self) -> None:
+        """While idle: ask now and then whether the cloud still has everything. What it lacks is pending again."""
+        now_s = self._clock.boottime_s()
+        due = self._checked_s is None or now_s - self._checked_s >= self._limits().check_interval_s
+        if not due or self._journal.cursor() == 0:
+            return
+        self._checked_s = now_s
+        at = await self._heeded(self._resumption.stands_at())
+        if at is not None and at < min(self._sent, self._journal.cursor()):
+            self._sent, self._resumed = at, False
 
     async def _after_damage(self, damaged: RecordDamaged) -> float:
         """The record is mended or set aside, and the upload goes on behind it."""
@@ -167,11 +187,19 @@ class Drain:
         if step is Step.FORK:
             self._resumption.part("closed" if refused.refusal.status == 410 else "conflict")
         elif step is Step.FENCE:
-            await self._journal.fence(self._stream.epoch)
+            self._unwritten_fence = self._stream.epoch
+            held = await self._heeded(self._resumption.fenced())
+            pause_s = self._aftermath.hold(held)  # people are told before a disk that is full is waited for
+            await self._write_fence(self._stream.epoch)
+            return pause_s
         elif self._aftermath.gives_up(step):
             self._refused = self._aftermath.record, refused.text
             return 0.0
         return self._aftermath.after_refusal(refused)
+
+    async def _write_fence(self, epoch: str) -> None:
+        await self._journal.fence(epoch)
+        self._unwritten_fence = None
 
     async def _heeded(self, work: Coroutine[Any, Any, T]) -> T:
         """`work` to its end, with a sign of life each second: an upload may take long, and bounds itself."""
@@ -219,6 +247,7 @@ class Drain:
         self._min_interval_s = state.min_interval_s
         self._refused = None
         self._resumed = True
+        self._checked_s = self._clock.boottime_s()
         self._progress.exchanged()
 
     async def _next_load(self) -> Load | Hole | None:
@@ -256,8 +285,8 @@ class Drain:
         at = self._stream.base + hole.last
         covered = [refused[0]] if refused is not None else []
         if at > self._journal.cursor():
-            await self._journal.advance(at, max(self._journal.safe(), self._stream.base + state.safe), covered)
-        self._journal.confirm(self._stream.base + state.safe)
+            await self._journal.advance(at, highest_safe(self._journal, self._stream, state.safe), covered)
+        heard_safe(self._journal, self._stream, state.safe)
         self._sent, self._head = at, state.head
         self._resumption.went_through()
         self._aftermath.passed_over()
@@ -305,8 +334,8 @@ class Drain:
         self._resumption.went_through()
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
-            await self._journal.advance(self._sent, max(self._journal.safe(), base + answer.safe), new)
-        self._journal.confirm(base + answer.safe)
+            await self._journal.advance(self._sent, highest_safe(self._journal, self._stream, answer.safe), new)
+        heard_safe(self._journal, self._stream, answer.safe)
         self._progress.uploaded(count)
         if answer.rejected:
             self._progress.rejected(answer)

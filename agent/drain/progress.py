@@ -47,10 +47,16 @@ FORKS = {
         "The cloud's operator closed the epoch behind record {common}.",
         "Nothing is to be done at the venue; support may want to know.",
     ),
+    "lost": (
+        "The cloud has lost the end of an epoch",
+        "The cloud lacks the end of what this box had uploaded; record {common} is the last that both have. The rest "
+        "goes up again.",
+        "Tell the cloud's operator: it may have been restored from a backup. Nothing is lost here.",
+    ),
     "adopted": (
         "This box uploads again",
-        "A person decided that this box goes on by itself; record {common} is the last that it shares with the other "
-        "copy, which has uploaded {beyond} more.",
+        "A person decided that this box goes on by itself; record {common} is the last that it shares with the cloud's "
+        "old epoch, which has {beyond} more.",
         "Make sure that the other copy stays switched off.",
     ),
 }
@@ -135,7 +141,7 @@ class Progress:
 
     def forked(self, why: str, common: int, beyond: int) -> None:
         """Uploading goes on under a new epoch; people are told why, in words."""
-        title, text, hint = FORKS[why]
+        title, text, hint = FORKS.get(why, FORKS["parted"])
         text = text.format(common=common, beyond=beyond)
         text += " Uploading goes on in a new epoch: nothing was overwritten, and every record goes up once."
         self._telling.happened("forked", "warning", title, text, hint)

@@ -87,7 +87,8 @@ class Database:
         path = directory / FILE_NAME
         if not path.exists():  # connecting would make an empty one
             raise JournalDamaged("journal_gone", f"There is no journal at {path}.", "Look at the disk.")
-        opened = cls(await _connect(path))
+        # one that may write would end a broken log when it closes
+        opened = cls(await _connect(path, read_only=True))
         try:
             await opened.run(lambda connection: _read_only(connection, cache_bytes))
         except BaseException:
@@ -114,14 +115,21 @@ class Database:
         await self._connection.close()
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
+async def _connect(path: Path, read_only: bool = False) -> aiosqlite.Connection:
     os.umask(os.umask(0o077) | 0o077)
     try:
-        connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+        connection = await aiosqlite.connect(
+            place_of(path, read_only), uri=read_only, isolation_level=None, cached_statements=256
+        )
     except sqlite3.Error as error:
         raise named(error) from error
     connection.text_factory = text_or_bytes
     return connection
+
+
+def place_of(path: Path, read_only: bool) -> str:
+    """What SQLite opens: a path, or for reading only a URI."""
+    return f"{Path(os.path.abspath(path)).as_uri()}?mode=ro" if read_only else str(path)
 
 
 def text_or_bytes(value: bytes) -> str | bytes:

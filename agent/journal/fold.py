@@ -15,13 +15,15 @@ from agent.core.arrivals import Announced, Asked, Gap, GivenUp, Hole, Item, Outc
 from agent.core.clock import Moment
 from agent.core.events import Event, Reason, Refusal, refuse
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, insert_many, note_stored, note_used_up
+from agent.journal.book import AGENT, Book, DeviceBook, EpochBook, note_stored, note_used_up
 from agent.journal.database import SQL
+from agent.journal.tables import insert_many
 
 SOUGHT_MAX = 512
 """Ids looked up by one statement."""
 CLOUD_REFUSED = "cloud_refused"
 """Why a stored record is in quarantine: the cloud takes it in no form."""
+RECORD_COLUMNS = 11
 EXCERPT_BYTES_MAX = 4096
 """What the record of a conflict shows of the second event."""
 
@@ -67,6 +69,13 @@ class Fold:
             for device_row, name, digest in self.connection.execute(SQL["seek_known"] % rows, part):
                 self.known[device_row, name] = digest
 
+    def write(self) -> set[EpochBook]:
+        """Write what was folded in; returns the countings that changed."""
+        insert_many(self.connection, SQL["add_records"], self.values, RECORD_COLUMNS)
+        if self.book.oldest is None and self.values:
+            self.book.oldest = self.moment
+        return self.touched
+
     def take(self, item: Item) -> Outcome:
         """Fold one item into the log."""
         if type(item) is Event:
@@ -83,12 +92,6 @@ class Fold:
             case Asked() | GivenUp():
                 self._take_word_of_hole(item)
         return Outcome.STORED
-
-    def write(self) -> None:
-        """Append the records of everything that was taken."""
-        insert_many(self.connection, SQL["add_records"], self.values, 11)
-        if self.book.oldest is None and self.values:
-            self.book.oldest = self.moment
 
     def _take_event(self, event: Event) -> Outcome:
         book = self.book
@@ -317,8 +320,8 @@ def quarantine_record(connection: sqlite3.Connection, book: Book, record: Refusa
     """Put a stored record into quarantine, whole: the cloud cannot take it. Once, however often it is tried."""
     counting = book.epochs[record.device_epoch]
     digest = sha256(record.event).hexdigest()
-    if connection.execute(SQL["seek_quarantined"], (digest, counting.device.id)).fetchone():
-        return set()
+    if connection.execute(SQL["seek_cloud_refused"], (digest, record.position)).fetchone():
+        return set()  # an entry for the same bytes that the box itself refused, and took later, is another story
     excerpt = record.event[:EXCERPT_BYTES_MAX].decode("utf-8", "replace")
     now_ms = connection.execute(SQL["read_recorded"], (record.position - 1,)).fetchone()[0]
     row = (

@@ -12,10 +12,11 @@ import structlog
 from agent.core.arrivals import Tally
 from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
-from agent.journal.book import Book, note_used_up, ranges_of, read_lineage
+from agent.journal.book import Book, note_used_up
 from agent.journal.database import SQL
 from agent.journal.mark import Point
 from agent.journal.names import CountingCopy, Names
+from agent.journal.tables import ranges_of, read_lineage
 
 log = structlog.get_logger()
 
@@ -101,6 +102,20 @@ def _keep_uploaded(connection: sqlite3.Connection, counting: CountingCopy) -> li
         values = (counting.uploaded, counting.uploaded_ranges, counting.id)
         connection.execute(SQL["write_device_epoch_uploaded"], values)
         return [f"device_epochs.uploaded of row {counting.id}"]
+
+
+def numberless(connection: sqlite3.Connection, names: Names, cursor: int) -> list[str]:
+    """Devices of which events without numbers are gone, as far as the names know: more of theirs waited for the cloud
+    than the log has behind `cursor`."""
+    kept: dict[int, int] = dict(connection.execute(SQL["count_kept_behind"], (cursor,)).fetchall())
+    uploaded = {row: count for row, _, _, _, count, *_ in connection.execute(SQL["read_devices"])}
+    without = {one.device for one in names.countings if not one.epoch}
+    return [
+        one.device
+        for one in names.devices
+        if one.id in without
+        and one.stored_count - max(one.uploaded_count, uploaded.get(one.id, 0)) > kept.get(one.id, 0)
+    ]
 
 
 def expect(connection: sqlite3.Connection, book: Book, names: Names, mark: Point | None) -> None:

@@ -18,13 +18,15 @@ from agent.core.instants import to_text
 from agent.core.lineage import Stream
 from agent.core.mend import Row, beside_holds, seal_holds
 from agent.journal import mark as marks
+from agent.journal import names as copies
 from agent.journal import salvage
 from agent.journal.aside import FOLDER_NAME
-from agent.journal.book import read_lineage
 from agent.journal.database import FILE_NAME, SQL, corrupt, named
 from agent.journal.history import compare
 from agent.journal.mark import Point
+from agent.journal.names import Names
 from agent.journal.old import open_read_only
+from agent.journal.tables import read_lineage
 
 FAULTS_MAX = 100
 """Faults that a report names; it counts them all."""
@@ -35,7 +37,7 @@ class Report(msgspec.Struct):
 
     `named_missing` counts records whose loss was found and named before; `mark` is the last position as it is kept
     apart from the database (None: not kept); `doubt` is why the next exchange with the cloud opens a new epoch;
-    `kept_damaged` counts files and folders in which damaged records are kept.
+    `kept_damaged` counts files and folders in which damaged records are kept, `kept_damaged_bytes` is what they take.
     """
 
     epoch: str
@@ -49,6 +51,7 @@ class Report(msgspec.Struct):
     mark: int | None = None
     doubt: str | None = None
     kept_damaged: int = 0
+    kept_damaged_bytes: int = 0
     faults_count: int = 0
     faults: list[str] = []
 
@@ -99,20 +102,22 @@ def verify(directory: Path) -> Report:
 
     Raises JournalDamaged where so little can be read that there is nothing to check.
     """
+    names = copies.read(directory)
     mark = marks.read(directory)  # before the database: an agent that runs moves on meanwhile
     with closing(open_snapshot(directory)) as connection:
         try:
-            report = _verify(connection, mark)
+            report = _verify(connection, mark, names)
         except sqlite3.Error as error:
             raise named(error) from error
     if (directory / salvage.MARKER_NAME).exists() or (directory / salvage.PLAN_NAME).exists():
         report.fault("the database is to be built anew at the next start")
     if (directory / FOLDER_NAME).is_dir():
         report.kept_damaged = sum(1 for _ in (directory / FOLDER_NAME).iterdir())
+        report.kept_damaged_bytes = salvage.kept_bytes(directory)
     return report
 
 
-def _verify(connection: sqlite3.Connection, mark: Point | None) -> Report:
+def _verify(connection: sqlite3.Connection, mark: Point | None, names: Names | None) -> Report:
     connection.execute("begin")
     found = connection.execute(SQL["read_journal"]).fetchone()
     if found is None:
@@ -126,6 +131,8 @@ def _verify(connection: sqlite3.Connection, mark: Point | None) -> Report:
         if (past := compare(connection, mark)) != "same":
             short = f"it ends before position {mark.position}, which it had" if past == "short" else "it is another one"
             report.fault(f"this is not the journal as the box left it: {short}")
+        elif names is not None and names.venue == venue:
+            _check_boots(connection, report, names)
     for (text,) in connection.execute("pragma integrity_check"):
         if text != "ok":
             report.fault(f"database: {text}")
@@ -137,6 +144,14 @@ def _verify(connection: sqlite3.Connection, mark: Point | None) -> Report:
         if value > report.last:
             report.fault(f"{name} stands at {value}, behind the last record {report.last}")
     return report
+
+
+def _check_boots(connection: sqlite3.Connection, report: Report, names: Names) -> None:
+    """No seal covers what a boot is called; the copy beside the database does."""
+    found = dict(connection.execute(SQL["read_boots"]).fetchall())
+    for name, row in names.boots.items():
+        if found.get(row, name) != name:
+            report.fault(f"boot {row} is called {found[row]!r}, in {copies.FILE_NAME} {name!r}")
 
 
 class _Check:

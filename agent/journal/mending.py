@@ -1,23 +1,23 @@
-"""drain, sweep → [journal: mending] → journal. One record that does not prove itself: mended with proof, or named.
+"""drain, sweep → [journal: mending] → journal. Records that do not prove themselves: mended with proof, or named.
 
-Deciding what its original was takes its time and runs beside the writer; putting it right is one transaction. A
+Deciding what their originals were takes its time and runs beside the writer; putting them right is one transaction. A
 database that is damaged itself is built anew by the next opening.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from agent.core.errors import JournalDamaged
-from agent.core.mend import Mended, mend
+from agent.core.errors import JournalDamaged, Transient
+from agent.core.mend import Mended, mend_each
 from agent.journal import repair
 from agent.journal.book import EpochBook
 from agent.journal.repair import Case, Repaired, examine
-from agent.journal.writing import Writing
+from agent.journal.writing import Writing, counted_whole
 
 
 class Mending:
-    """Repairs, one at a time."""
+    """Repairs, one transaction at a time."""
 
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
@@ -26,11 +26,16 @@ class Mending:
     async def repair(self, position: int) -> bool:
         """Mend the record at `position`, or set it aside and name the loss. True when there was something to do.
 
-        Raises JournalDamaged where the database itself is damaged: then it is built anew.
+        Raises JournalDamaged where the database itself is damaged (then it is built anew) or the disk fails, Transient
+        where it is full.
         """
+        return await self.repair_all((position,))
+
+    async def repair_all(self, positions: Sequence[int]) -> bool:
+        """As `repair`, several records in one step: what must be counted anew is counted once."""
         try:
             async with self._one:
-                done = await self._examine_and_repair(position)
+                done = await self._examine_and_repair(positions)
         except JournalDamaged as damaged:
             if damaged.code == "journal_corrupt":
                 self.demand_rebuild(damaged.text, now=True)
@@ -42,19 +47,30 @@ class Mending:
         self._writing.tell()
         return True
 
-    async def _examine_and_repair(self, position: int) -> Repaired | None:
-        case = await self._writing.run(lambda connection: examine(connection, self._writing.book, position))
-        if case is None:
+    async def _examine_and_repair(self, positions: Sequence[int]) -> Repaired | None:
+        cases = await self._writing.run(lambda connection: self._cases(connection, positions))
+        if not cases:
             return None
-        original = await asyncio.to_thread(mend, case.row, case.around)
-        return await self._writing.transact(lambda connection: self._repair(connection, case, original))
+        originals = await asyncio.to_thread(mend_each, cases)
+        return await self._writing.transact(lambda connection: self._repair(connection, cases, originals), must=True)
+
+    def _cases(self, connection: sqlite3.Connection, positions: Sequence[int]) -> list[Case]:
+        found = [examine(connection, self._writing.book, position) for position in positions]
+        return [case for case in found if case is not None]
 
     def _repair(
-        self, connection: sqlite3.Connection, case: Case, original: Mended | None
-    ) -> tuple[Repaired, set[EpochBook]]:
+        self, connection: sqlite3.Connection, cases: list[Case], originals: list[Mended | None]
+    ) -> tuple[Repaired | None, set[EpochBook]]:
         writing = self._writing
-        writing.book, done = repair.apply(connection, writing.place(connection), writing.book, [(case, original)])
-        return done, set(writing.book.epochs.values())
+        now = {case.row.position: case.row for case in self._cases(connection, [case.row.position for case in cases])}
+        if not now:
+            return None, set()  # the commit that raised has landed
+        if any(now.get(case.row.position) != case.row for case in cases):
+            raise Transient("record_changed", "A record changed while it was looked at.", "It is looked at again.")
+        both = list(zip(cases, originals, strict=True))
+        book, done = repair.apply(connection, writing.place(connection), writing.book, both)
+        writing.book = counted_whole(book)
+        return done, set(book.epochs.values())
 
     def on_repaired(self, call: Callable[[Repaired], None]) -> None:
         """Call `call` with everything that was mended or lost, start-up's first."""

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.mend import Row
-from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, text_or_bytes
+from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, place_of, text_or_bytes
 from agent.journal.pages import Cell, Remains
 
 CHUNK_RECORDS: Final = 512
 """Positions read by one statement; where that fails, ever smaller parts are tried."""
+FAILED_MAX: Final = 2000
+"""Statements that may fail; then nothing more is asked of SQLite, and what is left is found in the pages."""
+EMPTY_CHUNKS_MAX: Final = 20_000
+"""Statements in a row that find nothing, each CHUNK_RECORDS on; then the last position is taken for a wrong number."""
 
 _INTEGERS: Final = (1, 2, 3, 4, 5, 6, 8, 9)
 _KINDS: Final[dict[str, Callable[[int], bool]]] = {
@@ -55,9 +59,12 @@ class Shape:
 class Old:
     """The database in `folder`, as far as it can be read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, busy: Callable[[], None] = lambda: None) -> None:
+        """`busy` is called again and again while something is read."""
         self._path = folder / FILE_NAME
-        self.remains = Remains(self._path, folder / f"{FILE_NAME}-wal")
+        self._busy = busy
+        self.remains = Remains(self._path, folder / f"{FILE_NAME}-wal", busy)
+        self._failed_count = 0
         self._connection: sqlite3.Connection | None = None
         with suppress(sqlite3.Error):
             self._connection = open_read_only(self._path)
@@ -104,18 +111,26 @@ class Old:
 
     def records(self, first: int, last: int) -> Iterator[Row]:
         """Records from `first` to `last` that SQLite can read, in order, whether they are sound or not."""
+        empty = 0
         for at in range(first, last + 1, CHUNK_RECORDS):
-            yield from self._part(at, min(at + CHUNK_RECORDS - 1, last))
+            empty += 1
+            for row in self._part(at, min(at + CHUNK_RECORDS - 1, last)):
+                empty = 0
+                yield row
+            if empty > EMPTY_CHUNKS_MAX or self._failed_count > FAILED_MAX:
+                return
 
     def _part(self, first: int, last: int) -> Iterator[Row]:
-        if self._connection is None:
+        if self._connection is None or self._failed_count > FAILED_MAX:
             return
+        self._busy()
         try:
             cursor = self._connection.execute(SQL["read_records_between"], (first, last))
             for row in cursor:
                 yield Row(*row)
                 first = row[0] + 1 if first <= row[0] <= last else first
         except sqlite3.Error:
+            self._failed_count += 1
             if first < last:
                 middle = (first + last) // 2
                 yield from self._part(first, middle)
@@ -139,7 +154,9 @@ def _whole(cell: Cell) -> tuple[Any, ...]:
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that changes nothing in the file, nor in its log."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        place_of(path, read_only=True), uri=True, isolation_level=None, check_same_thread=False
+    )
     connection.text_factory = text_or_bytes
     connection.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_MS}")
     connection.execute("pragma query_only = on")

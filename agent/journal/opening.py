@@ -15,9 +15,8 @@ import structlog
 from agent.core import chain
 from agent.core.errors import Held, JournalDamaged
 from agent.core.instants import to_text
-from agent.core.mend import Mended, mend
-from agent.journal import book as books
-from agent.journal import history, repair, salvage
+from agent.core.mend import Mended, mend_each
+from agent.journal import history, repair, salvage, tables
 from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal.book import Book
@@ -27,7 +26,7 @@ from agent.journal.history import History
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.rebuild import Terms
-from agent.journal.repair import Case, Place, Repaired
+from agent.journal.repair import Case, Loss, Place, Repaired
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -71,7 +70,17 @@ class Opened(NamedTuple):
 class Opening:
     """One opening of the journal in `directory`."""
 
-    def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        venue: str,
+        epoch: str,
+        clock: Clock,
+        limits: Limits,
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`busy` is called again and again, on some thread, while a rebuild goes on."""
+        self._busy = busy
         self._directory = directory
         self._venue = venue
         self._epoch = epoch
@@ -99,7 +108,7 @@ class Opening:
             self._venue, self._epoch, clock.wall_ms(), clock.uptime_ms(), clock.boot_id(), clock.synced(),
             self._limits.damaged_bytes_max,
         )  # fmt: skip
-        return await asyncio.to_thread(salvage.run, self._directory, terms, why)
+        return await asyncio.to_thread(salvage.run, self._directory, terms, why, self._busy)
 
     async def _open(self) -> Opened:
         limits = self._limits
@@ -116,11 +125,11 @@ class Opening:
 
     async def _sound(self, database: Database, mark: Point | None, names: Names | None) -> Opened:
         past, wrong = await self._on(database, lambda connection: self._begin(connection, mark, names))
-        book = await self._on(database, books.load)
+        book = await self._on(database, tables.load)
         if mark is not None and past == "same" and mark.position == book.position and mark.epoch == book.epoch:
             book.head = mark.head  # the last record's own may be what has changed
         cases = await self._on(database, lambda connection: _cases(connection, book))
-        originals = await asyncio.to_thread(_originals, cases)
+        originals = list(zip(cases, await asyncio.to_thread(mend_each, cases), strict=True))
         if not cases and not wrong and past in ("same", "unknown"):
             return Opened(database, book, ())
         done: list[Repaired] = []
@@ -199,12 +208,21 @@ class Opening:
         connection.execute(SQL["write_doubt"], ("restored",))
         gone = ((book.position + 1, mark.position),) if mark.position > book.position else ()
         why = "the end of the journal is gone, or an older copy was put in its place"
-        unnamed = max(0, mark.position - max(book.position, mark.cursor))
-        start = start._replace(reason=why, positions=gone, unnamed=unnamed)
+        had = max(book.position, mark.cursor)
+        known = names is not None and book.lineage.named(names.lineage().present.epoch) is not None
+        unseen = max(0, mark.position - max(had, names.watermark if names is not None else 0))
+        bare = history.numberless(connection, names, book.cursor) if known and names is not None and gone else []
+        start = start._replace(
+            reason=why,
+            positions=gone,
+            lost=tuple(Loss(one, None, None, None) for one in bare),
+            unnamed=max(0, mark.position - had - unseen - len(bare)),
+            unseen=unseen,
+        )
 
         def expected(fresh: Book) -> None:
             fresh.doubt = fresh.doubt or "restored"
-            if names is not None and fresh.lineage.named(names.lineage().present.epoch) is not None:
+            if known and names is not None:
                 history.expect(connection, fresh, names, mark)
 
         return repair.apply(connection, place, book, originals, start, expected)
@@ -213,10 +231,6 @@ class Opening:
 def _cases(connection: sqlite3.Connection, book: Book) -> list[Case]:
     found = [repair.examine(connection, book, position) for position in book.suspects]
     return [case for case in found if case is not None]
-
-
-def _originals(cases: list[Case]) -> list[tuple[Case, Mended | None]]:
-    return [(case, mend(case.row, case.around)) for case in cases]
 
 
 def _create(connection: sqlite3.Connection, venue: str, epoch: str, wall_ms: int) -> None:

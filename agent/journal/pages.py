@@ -21,6 +21,9 @@ TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 EVENT_SERIALS: Final = b"\x4c\x4c"
 """Two columns of 32 bytes, one after the other: no other row has them, so a row of `records` is found by them even
 where the page around it is destroyed."""
+HEADER_OF_ROW_MAX: Final = 64
+"""Bytes of a row's header at most: the widest table has 15 columns, of which few take more than one byte there. What
+claims more is no row, and is not read through."""
 OVERFLOW_PAGES_MAX: Final = 16_384
 """A chain of overflow pages is followed so far."""
 _WORDS: Final = Struct(">IIIIII")
@@ -49,9 +52,10 @@ class _Image:
 
 
 class Remains:
-    """The pages of a database and of its log, every version of each."""
+    """The pages of a database and of its log, every version of each. `busy` is called with every page."""
 
-    def __init__(self, database: Path, wal: Path) -> None:
+    def __init__(self, database: Path, wal: Path, busy: Callable[[], None] = lambda: None) -> None:
+        self._busy = busy
         self._database = _Image(database).bytes
         self._wal = _Image(wal).bytes
         self.page_bytes = _page_bytes(self._database, self._wal)
@@ -60,9 +64,9 @@ class Remains:
             self._frames.setdefault(number, []).append(at)
 
     @property
-    def pages_count(self) -> int:
-        """How many page images there are to look at."""
-        return len(self._database) // self.page_bytes + sum(len(places) for places in self._frames.values())
+    def bytes_count(self) -> int:
+        """The size of both files."""
+        return len(self._database) + len(self._wal)
 
     def cells(self, want: Want) -> Iterator[Cell]:
         """Every wanted row of every page, those of the log last, in its order."""
@@ -81,6 +85,7 @@ class Remains:
         return self._database[(number - 1) * self.page_bytes : number * self.page_bytes]
 
     def _page(self, page: bytes, number: int, want: Want) -> Iterator[Cell]:
+        self._busy()
         seen: set[int] = set()
         for at, index in (*_pointers(page, number), *((at, False) for at in _strays(page))):
             if at in seen:
@@ -181,6 +186,8 @@ def _varint(page: bytes, at: int) -> tuple[int, int]:
 def _serials(page: bytes, at: int) -> tuple[tuple[int, ...], int]:
     """The serial types of a record's columns, and where its body begins."""
     size, begin = _varint(page, at)
+    if size > HEADER_OF_ROW_MAX:
+        raise ValueError("a header of so many bytes is none of ours")
     end, found = at + size, []
     while begin < end:
         serial, begin = _varint(page, begin)

@@ -5,7 +5,7 @@ Every record is checked against its own seal before it leaves: a flipped byte is
 
 import sqlite3
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -60,8 +60,14 @@ class Reader:
         cache_bytes: int,
         lineage: Callable[[], Lineage],
         generation: Callable[[], int] = lambda: 0,
+        boots: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """Opens nothing yet: the first call does. `generation` changes when the journal has been opened anew."""
+        """Opens nothing yet: the first call does. `generation` changes when the journal has been opened anew.
+
+        `boots` are the rows of the boots by name, as the writer knows them; without it the table is believed, which
+        nothing seals.
+        """
+        self._known_boots = boots
         self._reading = Reading(directory, cache_bytes, generation, self._forget)
         self._lineage = lineage
         self._devices: dict[int, str] = {}
@@ -110,7 +116,7 @@ class Reader:
         return row[0] if row is not None else None
 
     async def missing_reason(self, first: int, last: int) -> str | None:
-        """What was said when the records at these positions were found damaged, None if nothing was."""
+        """What was said when records at these positions were found damaged, None if nothing was."""
         at = (first, last)
         row = await self._reading.run(lambda connection: connection.execute(SQL["read_missing_reason"], at).fetchone())
         return row[0] if row is not None else None
@@ -179,7 +185,10 @@ class Reader:
         return self._devices[epoch_row]  # KeyError: a row of no counting
 
     def _boot(self, connection: sqlite3.Connection, boot: int) -> str:
-        self._boots = dict(connection.execute(SQL["read_boots"]).fetchall())
+        if self._known_boots is not None:
+            self._boots = {row: name for name, row in self._known_boots().items()}
+        else:
+            self._boots = dict(connection.execute(SQL["read_boots"]).fetchall())
         return self._boots.get(boot, UNKNOWN_BOOT)
 
 

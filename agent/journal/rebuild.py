@@ -5,7 +5,7 @@ SQLite, then from every version of every page; figures are counted anew. Runs in
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,14 +18,15 @@ from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT, Around, Row, beside_holds, mend, seal_holds, sound
 from agent.journal import book as books
-from agent.journal import history
-from agent.journal.book import AGENT, Book, read_lineage
+from agent.journal import history, tables
+from agent.journal.book import AGENT, Book
 from agent.journal.database import SQL
 from agent.journal.fold import Stamp
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.old import Old, Shape
-from agent.journal.repair import Place, Repaired, add_missing, name_losses, recount
+from agent.journal.repair import Loss, Place, Repaired, add_missing, name_losses, recount
+from agent.journal.tables import read_lineage
 
 log = structlog.get_logger()
 
@@ -41,6 +42,10 @@ MEND_WORK_BYTES_MAX: Final = 1024 * 1024 * 1024
 """Bytes hashed at most in the search for flipped bits, over all records of one salvage: a few seconds."""
 ODD_MAX: Final = 5000
 """Damaged records that are tried to be mended; of more, only the count is told."""
+ODD_BYTES_MAX: Final = 16_777_216
+"""Bytes of their events that are held in memory for that."""
+RECORD_BYTES_MIN: Final = 100
+"""The smallest record: its hashes, its columns and the shortest event."""
 TABLE_NAMED_MAX: Final = 20
 """Tables and rows that were put right, as a report names them."""
 
@@ -77,8 +82,17 @@ _event = msgspec.json.Decoder(_Event).decode
 class Rebuild:
     """One salvage's database in the making."""
 
-    def __init__(self, new: sqlite3.Connection, old: Old, beside: Beside, terms: Terms) -> None:
+    def __init__(
+        self,
+        new: sqlite3.Connection,
+        old: Old,
+        beside: Beside,
+        terms: Terms,
+        busy: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`busy` is called with each record that is looked at."""
         self._new = new
+        self._busy = busy
         self._old = old
         self._terms = terms
         self._mark, self._names = beside
@@ -91,6 +105,7 @@ class Rebuild:
         self._mended: list[tuple[int, str]] = []
         self._work_bytes = MEND_WORK_BYTES_MAX
         self._odd: dict[tuple[Any, ...], Row] = {}
+        self._odd_bytes = 0
         self._lineage: Lineage
         self._countings: dict[int, tuple[str, str | None]] = {}
 
@@ -214,9 +229,12 @@ class Rebuild:
             self._take(row)
         count = self._new.execute("select count(*) from records").fetchone()[0]
         if span is None or self._odd or count < last - first + 1:
+            deleted = min(first - 1, self._safe()) if span is not None else 0
             for row in self._old.carved_records():
                 if self._new.execute(SQL["has_record"], (row.position,)).fetchone() is None:
-                    self._take(row)
+                    self._take(row, deleted)
+        if span is None:
+            reached = max(reached, self._own_word(self._head() + self._old.remains.bytes_count // RECORD_BYTES_MIN))
         head = max(reached, self._head())
         near = [row.position for row in self._odd.values() if isinstance(row.position, int)]
         return max([head, *(position for position in near if head < position <= head + NEAR_MAX)])
@@ -224,12 +242,29 @@ class Rebuild:
     def _reached(self) -> int:
         """How far the journal went, by what is kept apart from it; by its own word only where nothing is."""
         names = self._names.watermark if self._names is not None else 0
-        if self._mark is not None and self._mark.venue == self._terms.venue:
-            return max(self._mark.position, names)
+        mark = self._own_mark()
+        if mark is not None:
+            return max(mark.position, names)
         span = self._old.span()
+        return max(names, self._own_word(span[1] + LEAP_MAX) if span is not None else 0)
+
+    def _own_mark(self) -> Point | None:
+        """The mark, if it is this venue's."""
+        return self._mark if self._mark is not None and self._mark.venue == self._terms.venue else None
+
+    def _own_word(self, highest: int) -> int:
+        """How far the journal's own row says it went, where nothing outside says it; a number beyond `highest` is a
+        damaged one."""
+        if self._own_mark() is not None:
+            return 0
         own = self._new.execute("select cursor, watermark from journal").fetchone()
-        highest: int = max([names, *(one for one in own if span is None or one <= span[1] + LEAP_MAX)])
-        return highest
+        return max((one for one in own if one <= highest), default=0)
+
+    def _safe(self) -> int:
+        """Up to where records may have been deleted, as both the journal and its mark say."""
+        safe: int = self._new.execute("select safe from journal").fetchone()[0]
+        mark = self._own_mark()
+        return min(safe, mark.safe) if mark is not None else safe
 
     def _head(self) -> int:
         """The last position that is kept."""
@@ -237,19 +272,25 @@ class Rebuild:
         position: int = head[0] if head is not None else self._lineage.present.base
         return position
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: Row, deleted: int = 0) -> None:
+        """Keep a row if it is sound, put it by if it may be mended. One up to `deleted` was deleted in its time: only
+        its id is known."""
+        self._busy()
         if not isinstance(row.position, int) or row.position < 1:
             return
         sequence = row.position - self._lineage.of(row.position).base
         owner = self._countings.get(row.device_epoch) if isinstance(row.device_epoch, int) else None
         if sound(row, sequence, owner[0] if owner else None):
-            self._store(row)
-        elif len(self._odd) < ODD_MAX:
-            self._odd[tuple(row)] = row
+            self._store(row, row.position > deleted)
+        elif row.position > deleted and len(self._odd) < ODD_MAX:
+            size = len(row.event) if isinstance(row.event, bytes | str) else 0
+            if self._odd_bytes + size <= ODD_BYTES_MAX:
+                self._odd[tuple(row)] = row
+                self._odd_bytes += size
 
-    def _store(self, row: Row) -> None:
+    def _store(self, row: Row, kept: bool = True) -> None:
         """Once: a later version of the same record is the same record."""
-        done = self._new.execute(SQL["add_record_once"], row).rowcount
+        done = self._new.execute(SQL["add_record_once"], row).rowcount if kept else 1
         name = self._countings[row.device_epoch][0]
         if done != 1 or name == AGENT:
             return
@@ -260,6 +301,7 @@ class Rebuild:
     def _mend_odd(self) -> None:
         """Damaged records, by their neighbours or by one flipped bit; also of the position itself."""
         for row in self._odd.values():
+            self._busy()
             if self._new.execute(SQL["has_record"], (row.position,)).fetchone() is None and self._mended_at(row):
                 continue
             for bit in range(40):
@@ -342,17 +384,23 @@ class Rebuild:
         """The figures, counted anew; then the losses by name, and a record that says so."""
         last = self._head()
         self._settle_journal(last)
-        book = books.load(self._new)
+        book = tables.load(self._new)
         self._count_sent(book)
         self._new.execute(SQL["forget_lost"], (book.cursor,))
         recount(self._new, book)
-        if self._names is not None and read_lineage(self._new).named(self._names.lineage().present.epoch) is not None:
-            history.expect(self._new, book, self._names, self._mark)
+        names, bare = self._names, list[Loss]()
+        if names is not None and read_lineage(self._new).named(names.lineage().present.epoch) is not None:
+            history.expect(self._new, book, names, self._mark)
+            if lost:
+                bare = [Loss(one, None, None, None) for one in history.numberless(self._new, names, book.cursor)]
         if reached > last or "the epoch" in self._unread or ("streams" in self._unread and self._names is None):
             self._new.execute(SQL["write_doubt"], ("restored",))
             book.doubt = "restored"
         had = max(book.cursor, self._mark.cursor if self._mark is not None else 0)
-        unnamed = sum(last - max(first, had + 1) + 1 for first, last in lost if last > had)
+        known = max(had, names.watermark if names is not None else 0)
+        unseen = max(0, reached - max(known, last))
+        before, behind = _count_behind(lost, had) - _count_behind(lost, known), _count_behind(lost, known) - unseen
+        unnamed = max(0, before - len(bare)) + behind
         stamp = Stamp(
             self._terms.wall_ms,
             self._terms.uptime_ms,
@@ -361,7 +409,7 @@ class Rebuild:
             to_text(self._terms.wall_ms),
             book.lived.total_s,
         )
-        done = Repaired(why, tuple(self._mended), tuple(lost), (), unnamed, kept_in, self._notes())
+        done = Repaired(why, tuple(self._mended), tuple(lost), tuple(bare), unnamed, kept_in, self._notes(), unseen)
         place = Place(directory, self._terms.venue, stamp, self._terms.bytes_max)
         return name_losses(self._new, place, book, done)
 
@@ -371,10 +419,16 @@ class Rebuild:
         return (*words, *self._wrong[:TABLE_NAMED_MAX])
 
     def _settle_journal(self, last: int) -> None:
-        cursor, safe = self._new.execute("select cursor, safe from journal").fetchone()
-        if not 0 <= safe <= cursor or (cursor > last and self._mark is not None):
-            cursor, safe = (self._mark.cursor, self._mark.safe) if self._mark is not None else (0, 0)
+        own, safe = self._new.execute("select cursor, safe from journal").fetchone()
+        cursor = own
+        mark = self._own_mark()
+        wrong = not 0 <= safe <= cursor
+        newer = mark is not None and mark.epoch == self._lineage.present.epoch and mark.cursor > cursor
+        if wrong or newer or (cursor > last and mark is not None):
+            cursor, safe = (mark.cursor, mark.safe) if mark is not None else (0, 0)
         cursor = max(0, min(cursor, last))
+        if newer and not wrong:
+            self._new.execute(SQL["add_uploaded_between"], (own, cursor))
         self._new.execute(SQL["write_cursor"], (cursor, max(0, min(safe, cursor))))
         self._new.execute(SQL["write_watermark"], (last,))
         for row, contiguous, ranges, uploaded, uploaded_ranges in self._new.execute(
@@ -393,6 +447,11 @@ class Rebuild:
                 books.note_used_up(book.epochs[row], sequence, sequence)
 
 
+def _count_behind(ranges: list[tuple[int, int]], position: int) -> int:
+    """Positions of `ranges` behind `position`."""
+    return sum(last - max(first, position + 1) + 1 for first, last in ranges if last > position)
+
+
 def _values(row: msgspec.Struct) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in row.__struct_fields__)
 
@@ -404,7 +463,7 @@ def _number(value: Any) -> int:
 def _json(value: Any) -> str:
     """Ranges, or none where they cannot be read."""
     try:
-        books.ranges_of(value)
+        tables.ranges_of(value)
     except (TypeError, ValueError):
         return "[]"
     return str(value)

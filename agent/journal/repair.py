@@ -5,6 +5,7 @@ it once more, and a record of the box's own says what happened, all in the trans
 guesses an original, never removes a row whose bytes are not kept unless the limit for that is reached.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from agent.core.arrivals import Gap, Own, Tally
 from agent.core.clock import Moment
 from agent.core.mend import UNKNOWN_BOOT, Around, Mended, Row, beside_holds, sound
 from agent.journal import book as books
+from agent.journal import tables
 from agent.journal.aside import keep_row
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, corrupt
@@ -60,6 +62,8 @@ class Repaired(NamedTuple):
     unnamed: int = 0
     kept_in: str | None = None
     notes: tuple[str, ...] = ()
+    unseen: int = 0
+    """Records behind all figures that are kept: no hole in any counting stands for them."""
 
     @property
     def lost_count(self) -> int:
@@ -128,14 +132,17 @@ def apply(
     mended: list[tuple[int, str]] = []
     removed: list[_Removed] = []
     kept: list[str | None] = []
+    nameless: list[int] = []
     for case, original in cases:
         if original is not None:
             _mend(connection, book, case.row.position, original)
             mended.append((case.row.position, ", ".join(original.what) or "nothing"))
             continue
         kept.append(keep_row(place.directory, case.row, place.stamp.wall_ms, place.bytes_max))
-        removed.append(_set_aside(connection, place, book, case))
-    fresh = books.load(connection)
+        removed.append(_set_aside(connection, place, book, case, nameless))
+    _forget_at(connection, nameless)
+    fresh = tables.load(connection)
+    fresh.keep_boots(book)
     if (
         removed and book.position > fresh.position
     ):  # the last one is gone: what comes next stands behind its place all the same
@@ -152,7 +159,7 @@ def apply(
     done = start._replace(
         mended=(*start.mended, *mended),
         positions=(*positions, *start.positions),
-        lost=tuple(numberless),
+        lost=(*start.lost, *numberless),
         unnamed=unnamed_max + start.unnamed,
         kept_in=kept_in,
     )
@@ -176,14 +183,15 @@ def _mend(connection: sqlite3.Connection, book: Book, position: int, original: M
         raise corrupt(f"the record at position {position} cannot be written")
 
 
-def _set_aside(connection: sqlite3.Connection, place: Place, book: Book, case: Case) -> _Removed:
+def _set_aside(connection: sqlite3.Connection, place: Place, book: Book, case: Case, nameless: list[int]) -> _Removed:
+    """Remove the row; where its id cannot be read, its position joins the `nameless`."""
     row = case.row
     if connection.execute(SQL["remove_record"], (row.position,)).rowcount != 1:
         raise corrupt(f"the record at position {row.position} cannot be removed")
     add_missing(connection, row.position, row.position, "damaged", place.stamp.wall_ms)
     trusted = beside_holds(row) and row.beside is not None and row.device_epoch in book.epochs
-    if row.position > book.cursor:
-        _forget(connection, row, book.epochs[row.device_epoch] if trusted else None)
+    if row.position > book.cursor and not _forget(connection, row, book.epochs[row.device_epoch] if trusted else None):
+        nameless.append(row.position)
     size = len(row.event) if isinstance(row.event, bytes | str) else 0
     log.error("record_set_aside", position=row.position, trusted=trusted)
     return _Removed(row.position, row.device_epoch if trusted else None, row.device_sequence if trusted else None, size)
@@ -205,15 +213,22 @@ class _Named(msgspec.Struct):
 _named = msgspec.json.Decoder(_Named).decode
 
 
-def _forget(connection: sqlite3.Connection, row: Row, counting: EpochBook | None) -> None:
-    """A lost event's id is none that was stored: sent again, it is taken."""
+def _forget(connection: sqlite3.Connection, row: Row, counting: EpochBook | None) -> bool:
+    """A lost event's id is none that was stored: sent again, it is taken. False where the row does not tell its id."""
     if counting is not None:
         with suppress(msgspec.DecodeError, UnicodeDecodeError, TypeError):
             key = (counting.device.id, _named(row.event).id)
             if connection.execute(SQL["read_known_position"], key).fetchone() == (row.position,):
                 connection.execute(SQL["remove_known"], key)
-                return
-    for key in connection.execute(SQL["find_known_at"], (row.position,)).fetchall():
+                return True
+    return False
+
+
+def _forget_at(connection: sqlite3.Connection, positions: Sequence[int]) -> None:
+    """As `_forget`, for all whose ids cannot be read: one look through the whole table."""
+    if not positions:
+        return
+    for key in connection.execute(SQL["find_known_at"], (json.dumps(positions),)).fetchall():
         connection.execute(SQL["remove_known"], key)
 
 
@@ -266,15 +281,15 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
         fold.note_gap(counting, hole)
     named = [Loss(counting.device.name, counting.epoch, *hole) for counting, hole in holes]
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
-    done = done._replace(lost=(*done.lost, *named), unnamed=max(0, done.unnamed - count))
+    done = done._replace(lost=(*done.lost, *named), unnamed=done.unseen + max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
     fold.write()
-    books.write_figures(connection, book)
+    tables.write_figures(connection, book)
     book.watermark = book.position
     for counting in book.touched:
         counting.device.recent = {}
     book.touched = set()
-    book.oldest = books.read_oldest(connection, book.cursor)
+    book.oldest = tables.read_oldest(connection, book.cursor)
     for counting in book.epochs.values():
         counting.settle()
     return done

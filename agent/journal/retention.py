@@ -51,6 +51,16 @@ def mark(connection: sqlite3.Connection, safe: int, lived_s: float) -> None:
         connection.execute(SQL["mark_safe"], (safe, lived_s))
 
 
+def lower(connection: sqlite3.Connection, safe: int) -> None:
+    """The cloud calls no more than this safe: what it called safe above counts anew from when it does so again."""
+    above = [at_s for position, at_s in connection.execute(SQL["read_safe_marks"]) if position > safe]
+    if not above:
+        return
+    if safe > 0:
+        connection.execute(SQL["mark_safe"], (safe, above[0]))
+    connection.execute(SQL["drop_safe_marks"], (safe,))
+
+
 def delete(connection: sqlite3.Connection, highest: int, horizon_s: float, rows_max: int) -> int:
     """Delete at most `rows_max` of the oldest records that a mark from before `horizon_s` covers, none above `highest`;
     returns how many."""

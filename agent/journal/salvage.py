@@ -1,13 +1,16 @@
 """[journal: salvage] ← start-up. Makes a sound journal out of a damaged one: every record that proves itself is kept.
 
-The damaged files are moved to `damaged/<time>/` first and stay there for ever. The new journal is built beside them
-and takes its name in one step, so a kill at any moment only means that it is built again. Positions and epoch stay;
-what is lost is named. It never takes over a row that no seal proves.
+The damaged files are moved to `damaged/<time>/` first; the newest of these folders always stays. The new journal is
+built beside them and takes its name in one step, so a kill at any moment only means that it is built again. Where the
+disk has no room for a second journal, nothing is touched. Positions and epoch stay; what is lost is named. It never
+takes over a row that no seal proves.
 """
 
 import os
+import shutil
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -15,6 +18,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from agent.core.errors import Transient
 from agent.core.instants import to_text
 from agent.journal import mark as marks
 from agent.journal import names as copies
@@ -26,6 +30,7 @@ from agent.journal.old import Old, open_read_only
 from agent.journal.pages import cut_log
 from agent.journal.rebuild import Beside, Rebuild, Terms
 from agent.journal.repair import Repaired
+from agent.journal.reserve import RESERVE_NAME
 from agent.runtime.files import FILE_MODE, private_directory, sync_directory, write_whole
 
 log = structlog.get_logger()
@@ -34,16 +39,22 @@ MARKER_NAME: Final = "journal.rebuild"
 """A file that asks for a rebuild at the next start; it says why."""
 PLAN_NAME: Final = "journal.salvage"
 """A salvage that has begun and is not done."""
+FOLDER_PATTERN: Final = "[0-9]*T*-*"
+"""Folders in `damaged` that a salvage has made, by the time of each."""
 NEW_NAME: Final = f"{FILE_NAME}.new"
 PARTS: Final = ("", "-wal", "-shm")
+ROOM_BESIDE_BYTES: Final = 1_048_576
+"""Room that a rebuild needs beyond the size of what it reads: for its plan, the names, the mark and the new log."""
 
 
 class _Plan(msgspec.Struct):
-    """Which folder the damaged files are in, why, and whether all of them have been moved there."""
+    """Which folder the damaged files are in, why, whether all of them have been moved there, and what the rebuild has
+    done, from just before the new database takes its name."""
 
     folder: str
     reason: str
     moved: bool = False
+    done: Repaired | None = None
 
 
 def demand(directory: Path, why: str) -> None:
@@ -113,12 +124,15 @@ def _size(path: Path) -> int:
         return 0
 
 
-def run(directory: Path, terms: Terms, why: str) -> Repaired:
-    """Rebuild the journal in `directory`. May be called again after any interruption.
+def run(directory: Path, terms: Terms, why: str, busy: Callable[[], None] = lambda: None) -> Repaired:
+    """Rebuild the journal in `directory`. May be called again after any interruption; `busy` is called again and again.
 
-    Raises Transient where the disk is full: the damaged files are kept, and the next start tries again.
+    Raises Transient where the disk has no room for it: then nothing has been moved that was not moved before, and the
+    next opening tries again.
     """
     log.error("journal_salvage_began", reason=why)
+    _drop_unfinished(directory)
+    _need_room(directory)
     plan = _plan(directory, terms.wall_ms, why)
     folder = directory / plan.folder
     if not plan.moved:
@@ -126,19 +140,83 @@ def run(directory: Path, terms: Terms, why: str) -> Repaired:
         plan.moved = True
         _write_plan(directory, plan)
     try:
-        done = _build(directory, folder, terms, plan)
+        done = _build(directory, folder, terms, plan, busy)
     except sqlite3.Error as error:
+        _drop_unfinished(directory)
         raise named(error) from error
+    except OSError:
+        _drop_unfinished(directory)
+        raise
     for name in (marks.FILE_NAME, MARKER_NAME, PLAN_NAME):  # the mark is of what was, and begins anew
         (directory / name).unlink(missing_ok=True)
     sync_directory(directory)
     log.error("journal_salvaged", lost=done.lost_count, kept_in=done.kept_in)
+    _thin_out(directory, folder, terms.bytes_max)
     return done
 
 
-def _plan(directory: Path, wall_ms: int, why: str) -> _Plan:
-    with suppress(OSError, msgspec.DecodeError):
+def _drop_unfinished(directory: Path) -> None:
+    """A half-built database is begun anew, and takes no room until then."""
+    for part in (*PARTS, "-journal"):
+        with suppress(OSError):
+            (directory / f"{NEW_NAME}{part}").unlink(missing_ok=True)
+
+
+def _need_room(directory: Path) -> None:
+    """Raise Transient, before anything is touched, where no second journal fits on the disk. The reserve's room counts:
+    it is given when this says that the disk is full."""
+    plan = _read_plan(directory)
+    if plan is not None and plan.moved and (directory / FILE_NAME).exists():
+        return
+    places = [directory, *([directory / plan.folder] if plan is not None else [])]
+    needed = sum(_size(place / f"{FILE_NAME}{part}") for place in places for part in PARTS[:2]) + ROOM_BESIDE_BYTES
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free >= needed:
+        return
+    kept = kept_bytes(directory)
+    worthless = free + _size(directory / RESERVE_NAME) < needed
+    raise Transient(
+        "rebuild_no_room" if worthless else "disk_full",
+        f"The journal is damaged and must be built anew, which needs {needed} free bytes; there are {free}.",
+        "Free space on the disk of the state directory; it then goes on by itself."
+        + (f" Its folder {FOLDER_NAME} holds {kept} bytes of earlier damage." if kept else ""),
+    )
+
+
+def kept_bytes(directory: Path) -> int:
+    """What the folder `damaged` takes."""
+    return _bytes_of(directory / FOLDER_NAME)
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(_size(path) for path in folder.rglob("*") if path.is_file())
+
+
+def _thin_out(directory: Path, newest: Path, bytes_max: int) -> None:
+    """Of earlier damaged databases keep the first, then the latest, as far as they fit beside the newest one, which
+    always stays; folders of people's own are left alone."""
+    others = sorted(one for one in newest.parent.glob(FOLDER_PATTERN) if one.is_dir() and one != newest)
+    left_bytes = bytes_max - _bytes_of(newest)
+    for one in (*others[:1], *reversed(others[1:])):
+        size = _bytes_of(one)
+        if size <= left_bytes:
+            left_bytes -= size
+            continue
+        shutil.rmtree(one, ignore_errors=True)
+        log.warning("damaged_files_removed", folder=str(one.relative_to(directory)), bytes=size)
+
+
+def _read_plan(directory: Path) -> _Plan | None:
+    with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((directory / PLAN_NAME).read_bytes(), type=_Plan)
+    return None
+
+
+def _plan(directory: Path, wall_ms: int, why: str) -> _Plan:
+    found = _read_plan(directory)
+    if found is not None:
+        return found
     private_directory(directory / FOLDER_NAME)
     stamp = to_text(wall_ms).replace(":", "")
     number = next(n for n in range(1000) if not (directory / FOLDER_NAME / f"{stamp}-{n}").exists())
@@ -162,15 +240,13 @@ def _move(directory: Path, folder: Path) -> None:
     sync_directory(directory)
 
 
-def _build(directory: Path, folder: Path, terms: Terms, plan: _Plan) -> Repaired:
+def _build(directory: Path, folder: Path, terms: Terms, plan: _Plan, busy: Callable[[], None]) -> Repaired:
     """The new journal under its own name. Where that stands already, only the plan's end was missing."""
     path, new = directory / FILE_NAME, directory / NEW_NAME
     if path.exists():
-        return Repaired(plan.reason, kept_in=plan.folder)
-    for part in (*PARTS, "-journal"):
-        (directory / f"{NEW_NAME}{part}").unlink(missing_ok=True)
+        return plan.done or Repaired(plan.reason, kept_in=plan.folder)
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, FILE_MODE))
-    old = Old(folder)
+    old = Old(folder, busy)
     with closing(sqlite3.connect(new, isolation_level=None)) as connection, closing(old):
         for pragma in (f"page_size = {PAGE_BYTES}", "journal_mode = off", "synchronous = off", "temp_store = memory"):
             connection.execute(f"pragma {pragma}")
@@ -178,10 +254,12 @@ def _build(directory: Path, folder: Path, terms: Terms, plan: _Plan) -> Repaired
             connection.executescript(f"begin;\n{text}\npragma user_version = {number};\ncommit;")
         connection.execute("begin")
         beside = Beside(marks.read(directory), copies.read(directory))
-        done = Rebuild(connection, old, beside, terms).run(directory, plan.reason, plan.folder)
+        done = Rebuild(connection, old, beside, terms, busy).run(directory, plan.reason, plan.folder)
         connection.execute("commit")
     with new.open("rb") as stream:
         os.fsync(stream.fileno())
+    plan.done = done
+    _write_plan(directory, plan)
     new.rename(path)
     sync_directory(directory)
     return done

@@ -32,7 +32,7 @@ select position from records order by position limit 1;
 select prevhash from records where position = ?;
 
 -- name: read_missing_reason
-select reason from missing where first <= ? and last >= ? limit 1;
+select reason from missing where first <= ?2 and last >= ?1 limit 1;
 
 -- name: read_head
 select position, rechash from records order by position desc limit 1;
@@ -126,6 +126,9 @@ insert into safe_marks (position, boottime_s) values (?, ?) on conflict (positio
 -- name: prune_safe_marks
 delete from safe_marks where position < ?;
 
+-- name: drop_safe_marks
+delete from safe_marks where position > ?;
+
 -- name: delete_records
 -- by primary key: the oldest rows
 delete from records where position in (select position from records where position <= ? order by position limit ?);
@@ -137,6 +140,10 @@ update journal set cursor = ?, safe = ? where one = 1;
 insert into quarantine
   (position, device_epoch, device_sequence, event_id, reason, detail, sha256, size, excerpt, payload, refused_ms)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: seek_cloud_refused
+-- by quarantine_sha256
+select id from quarantine where sha256 = ? and position = ? and reason = 'cloud_refused' limit 1;
 
 -- name: seek_quarantined
 -- by quarantine_sha256
@@ -193,8 +200,8 @@ select first from missing where last >= ? order by last limit 1;
 select device_epoch, device_sequence, length(event) from records where position > ?;
 
 -- name: find_known_at
--- the whole table, once for a record whose id cannot be read any more
-select device, id from known where position = ?;
+-- the whole table, once for all records whose ids cannot be read any more
+select device, id from known where position in (select value from json_each(?));
 
 -- name: read_known_position
 select position from known where device = ? and id = ?;
@@ -253,6 +260,17 @@ insert into device_epochs (device, epoch) select id, ? from devices where device
 
 -- name: write_device_epoch_whole
 update device_epochs set contiguous = ?, ranges = ?, uploaded = ?, uploaded_ranges = ? where id = ?;
+
+-- name: count_kept_behind
+select e.device, count(*) from records r join device_epochs e on e.id = r.device_epoch where r.position > ?
+group by e.device;
+
+-- name: add_uploaded_between
+update devices set uploaded_count = uploaded_count + sent.count, uploaded_bytes = uploaded_bytes + sent.bytes
+from (
+  select e.device, count(*) as count, sum(length(r.event)) as bytes from records r
+  join device_epochs e on e.id = r.device_epoch where r.position > ? and r.position <= ? group by e.device
+) as sent where sent.device = devices.id;
 
 -- name: read_attentions
 select id, condition, severity, title, text, hint, raised_ms, uptime_ms, boot, ended_s from attentions order by id;

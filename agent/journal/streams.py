@@ -11,17 +11,22 @@ from agent.core import chain
 from agent.core.errors import RecordDamaged
 from agent.core.instants import to_text
 from agent.core.lineage import Parent, Stream
-from agent.journal.book import Book, read_lineage
+from agent.journal.book import Book
 from agent.journal.database import SQL
+from agent.journal.tables import read_lineage
 
 STEP_RECORDS: Final = 1000
 """Records sealed anew in one transaction: a few tens of milliseconds in which no event is stored."""
 
 
 def begin(
-    connection: sqlite3.Connection, book: Book, epoch: str, base: int, parent: Parent | None, reason: str
+    connection: sqlite3.Connection, book: Book, epoch: str, base: int, parent: Parent | None, reason: str, why: str
 ) -> None:
-    """Make the new stream; until its last record is sealed, new events still belong to the one before."""
+    """Make the new stream, once however often it is tried; until its last record is sealed, new events still belong to
+    the one before, which stays in doubt: `why` says the process that ends it what people are to be told."""
+    if book.lineage.named(epoch) is not None:
+        return
+    doubt(connection, book, why)
     origin = parent.rechash if parent is not None else chain.ORIGIN
     connection.execute(SQL["open_stream"], (epoch, base, origin, *(parent or (None, None, None)), reason, base))
     book.lineage = read_lineage(connection)
@@ -31,7 +36,8 @@ def seal_on(connection: sqlite3.Connection, book: Book) -> Stream | None:
     """Seal the next records for the forming stream; returns it when all are. Raises RecordDamaged."""
     lineage = book.lineage
     forming = lineage.forming
-    assert forming is not None
+    if forming is None:
+        return lineage.present  # the commit that raised has landed
     assert forming.sealed is not None
     devices = dict(connection.execute(SQL["read_epoch_devices"]).fetchall())
     at, head = forming.sealed, _head(connection, forming)

@@ -5,18 +5,17 @@ deleted again. Never reads records to be sent; that is the reader's.
 """
 
 import sqlite3
-from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import structlog
 
+from agent.core.arrivals import Own
 from agent.core.errors import Rejected
 from agent.core.lineage import Parent
-from agent.journal import book as books
-from agent.journal import streams
+from agent.journal import streams, tables
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
-from agent.journal.fold import Refusable, quarantine_record
+from agent.journal.fold import Fold, Refusable, quarantine_record
 from agent.journal.writing import Writing
 
 log = structlog.get_logger()
@@ -31,18 +30,10 @@ class Uploaded(NamedTuple):
 
 
 class Uploads:
-    """The journal as the drain changes it. `note` submits a record of the box's own, `record` waits until it is
-    durable."""
+    """The journal as the drain changes it. What is to be on record is written in the transaction that makes it so."""
 
-    def __init__(
-        self,
-        writing: Writing,
-        note: Callable[[str, dict[str, Any]], None],
-        record: Callable[[str, dict[str, Any]], Awaitable[None]],
-    ) -> None:
+    def __init__(self, writing: Writing) -> None:
         self._writing = writing
-        self._note = note
-        self._record = record
 
     async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
         """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
@@ -64,39 +55,60 @@ class Uploads:
                 counting.uploaded.add(sequence)
             moved[row] = counting
         for counting in moved.values():
-            books.write_uploaded(connection, counting)
+            tables.write_uploaded(connection, counting)
         for device in {counting.device.id: counting.device for counting in moved.values()}.values():
             connection.execute(SQL["write_device_uploaded"], (device.uploaded_count, device.uploaded_bytes, device.id))
         connection.execute(SQL["write_cursor"], (cursor, safe))
         book.cursor, book.safe = cursor, safe
-        book.oldest = books.read_oldest(connection, cursor)
+        book.oldest = tables.read_oldest(connection, cursor)
         return None, set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
         """Put a record that the cloud cannot take where a person finds it; it stays in the log."""
         writing = self._writing
-        await writing.transact(lambda connection: (None, quarantine_record(connection, writing.book, record, detail)))
+        await writing.transact(
+            lambda connection: (None, quarantine_record(connection, writing.book, record, detail)), must=True
+        )
         writing.tell()
 
-    async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str) -> None:
-        """Begin a new stream behind position `base`; `seal_on` ends it."""
+    async def begin_stream(self, epoch: str, base: int, parent: Parent | None, reason: str, why: str) -> None:
+        """Begin a new stream behind position `base`, for the cause `why`; `seal_on` ends it."""
         writing = self._writing
-        await writing.change(lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason))
+        await writing.change(
+            lambda connection: streams.begin(connection, writing.book, epoch, base, parent, reason, why), must=True
+        )
         log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
 
     async def seal_on(self) -> bool:
-        """Seal some records for the new stream; True when it is the present one. Raises RecordDamaged."""
-        done = await self._writing.change(lambda connection: streams.seal_on(connection, self._writing.book))
+        """Seal some records for the new stream; True when it is the present one, which is on record then. Raises
+        RecordDamaged."""
+        done = await self._writing.transact(self._seal_on, must=True)
+        if done:
+            self._writing.tell()
+        return done
+
+    def _seal_on(self, connection: sqlite3.Connection) -> tuple[bool, set[EpochBook]]:
+        book = self._writing.book
+        if book.lineage.forming is None:
+            return True, set()  # the commit that raised has landed
+        why = book.doubt
+        done = streams.seal_on(connection, book)
         if done is None:
-            return False
+            return False, set()
         parent = done.parent and {"epoch": done.parent.epoch, "sequence": str(done.parent.sequence)}
-        data = {"condition": "forked", "epoch": done.epoch, "parent": parent, "reason": done.reason}
-        self._note("nightsafe.condition.raised", data)
-        return True
+        data = {"condition": "forked", "epoch": done.epoch, "parent": parent, "reason": done.reason, "why": why}
+        return True, self._write_own(connection, "nightsafe.condition.raised", data)
+
+    def _write_own(self, connection: sqlite3.Connection, kind: str, data: dict[str, Any]) -> set[EpochBook]:
+        """A record of the box's own, in the transaction that runs."""
+        writing = self._writing
+        fold = Fold(connection, writing.book, writing.venue, writing.stamp(connection))
+        fold.take(Own(kind, data))
+        return fold.write()
 
     async def fence(self, epoch: str) -> None:
         """Another process writes this epoch at the cloud: never open it again, not after a restart either."""
-        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch))
+        await self._writing.change(lambda connection: streams.fence(connection, self._writing.book, epoch), must=True)
 
     async def adopt(self, actor: str, reason: str) -> None:
         """A person says that this box goes on although another one took its epoch: under a new one, then.
@@ -110,6 +122,11 @@ class Uploads:
                 "Nobody else uploads under this box's identity, so there is nothing to adopt.",
                 "See `nightsafe status` for what holds the upload, if anything does.",
             )
-        await self._writing.change(lambda connection: streams.doubt(connection, self._writing.book, "adopted"))
         data = {"condition": "fenced", "epoch": book.epoch, "actor": actor, "reason": reason}
-        await self._record("nightsafe.condition.cleared", data)
+
+        def work(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            streams.doubt(connection, self._writing.book, "adopted")
+            return None, self._write_own(connection, "nightsafe.condition.cleared", data)
+
+        await self._writing.transact(work, must=True)
+        self._writing.tell()

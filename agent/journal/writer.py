@@ -19,6 +19,7 @@ from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
+from agent.journal import tables
 from agent.journal.attentions import Attentions
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL
@@ -44,7 +45,7 @@ class Journal:
     def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
         self.writing = Writing(directory, venue, epoch, clock, limits)
         """Its connection, and how it fares."""
-        self.uploads = Uploads(self.writing, self._note_own, self.record)
+        self.uploads = Uploads(self.writing)
         """The drain's side."""
         self.mending = Mending(self.writing)
         """Damage."""
@@ -79,11 +80,20 @@ class Journal:
         return journal
 
     @classmethod
-    async def start(cls, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> "Journal":
-        """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. Raises Held."""
+    async def start(
+        cls,
+        directory: Path,
+        venue: str,
+        epoch: str,
+        clock: Clock,
+        limits: Limits,
+        busy: Callable[[], None] = lambda: None,
+    ) -> "Journal":
+        """As `open`, but where it cannot be opened now the journal limps until `run` has opened it. `busy` is called
+        again and again, on some thread, while a damaged one is rebuilt. Raises Held."""
         journal = cls(directory, venue, epoch, clock, limits)
         try:
-            await journal.writing.open()
+            await journal.writing.open(busy)
         except (JournalDamaged, Transient) as error:
             journal.writing.fail(error)
         return journal
@@ -140,9 +150,6 @@ class Journal:
         if level is not self._level:
             self._level = level
             self.writing.tell()
-
-    def _note_own(self, kind: str, data: dict[str, Any]) -> None:
-        self.submit(Own(kind, data), lambda item, outcome: None)
 
     def heed(self, beat: Callable[[], None]) -> None:
         """Beat with every turn of the loop."""
@@ -258,13 +265,13 @@ class Journal:
         fold = self.writing.fold(connection)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
-        fold.write()
+        touched = fold.write()
         self._reused = fold.reused
-        return outcomes, fold.touched
+        return outcomes, touched
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
         book = self.book
-        books.write_figures(connection, book)
+        tables.write_figures(connection, book)
         book.watermark = book.position
         for counting in book.touched:
             counting.device.recent = {}
@@ -285,7 +292,7 @@ class Journal:
             if not settled:
                 raise Rejected("quarantine_none", f"Entry {number} was handled by somebody else meanwhile.")
             self.book.quarantined_count = connection.execute(SQL["count_quarantined"]).fetchone()[0]
-            return None, books.read_refused(connection, self.book)
+            return None, tables.read_refused(connection, self.book)
 
         await self.writing.transact(work, must=True)
         self.writing.tell()

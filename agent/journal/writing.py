@@ -18,8 +18,7 @@ import structlog
 from agent.core.errors import JournalDamaged, NightsafeError, RecordDamaged, Transient
 from agent.core.instants import to_text
 from agent.core.lived import Lived, lived
-from agent.journal import book as books
-from agent.journal import retention, salvage
+from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
 from agent.journal.fold import Fold, Stamp
@@ -100,9 +99,9 @@ class Writing:
 
     # Opening and closing --------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, busy: Callable[[], None] = lambda: None) -> None:
         """Open or create the journal. Damage is mended or named first; where there was a journal before, an empty
-        folder is no new venue but a disk that is not there.
+        folder is no new venue but a disk that is not there. `busy` is called again and again while it is rebuilt.
 
         Raises Held for another venue's journal, JournalDamaged where the disk itself fails, Transient where it is full.
         """
@@ -113,7 +112,7 @@ class Writing:
                 "Look whether the disk of the state directory is still mounted there.",
             )
         try:
-            opened = await Opening(self._directory, self.venue, self._epoch, self._clock, self._limits).run()
+            opened = await Opening(self._directory, self.venue, self._epoch, self._clock, self._limits, busy).run()
             self._database, self.book = opened.database, opened.book
             self._mark, self._names = Mark(self._directory), NamesFile(self._directory, self.venue)
             await opened.database.run(self._note)
@@ -168,7 +167,7 @@ class Writing:
                 if connection.in_transaction:
                     connection.execute("rollback")
                 if not (isinstance(error, sqlite3.Error) and isinstance(named(error), JournalDamaged)):
-                    self.book = _read_back(connection)
+                    self.book = _read_back(connection, self.book)
                 raise
             self.book.settle()
             for counting in changed:
@@ -192,7 +191,10 @@ class Writing:
         if database is None or self.failure is not None:
             raise JournalDamaged("journal_limps", "The journal is being opened anew.", "It is tried again by itself.")
         try:
-            return await database.run(call)
+            try:
+                return await database.run(call)
+            except OSError as error:  # of a file beside the database
+                raise file_failed(self._directory, error) from error
         except RecordDamaged:
             raise
         except JournalDamaged as error:
@@ -266,7 +268,8 @@ class Writing:
                     self._open_again()
             except NightsafeError as error:
                 self.fail(error)
-                self._spare(error.code == "disk_full")
+                if error.code != "rebuild_no_room":  # the reserve would not be enough
+                    self._spare(error.code == "disk_full")
                 continue
             await self.note_lived()
             log.info("journal_reopened", epoch=self.book.epoch, last=self.book.sequence, writable=self.writable)
@@ -371,16 +374,30 @@ class Writing:
         self._spare = give
 
 
-def _read_back(connection: sqlite3.Connection) -> Book:
+def _read_back(connection: sqlite3.Connection, former: Book) -> Book:
     """What the disk has after a failed write. Without it the figures in memory are wrong: only a new start helps."""
     try:
-        return books.load(connection)
+        book = counted_whole(tables.load(connection))
+        book.keep_boots(former)
+        return book
     except sqlite3.Error as error:
         raise JournalDamaged(
             "journal_unreadable",
             f"After a failed write the journal could not be read: {error}.",
             "It is opened anew by itself; if this comes back, run `nightsafe verify` and look at the disk.",
         ) from error
+
+
+def counted_whole(book: Book) -> Book:
+    """The book. Raises JournalDamaged where damaged records are counted nowhere in it: what it calls never stored may
+    stand in the log, and only the opening mends or names all of them in one step."""
+    if not book.suspects:
+        return book
+    raise JournalDamaged(
+        "journal_suspects",
+        f"Records have changed on the disk since the figures were written, the first at position {book.suspects[0]}.",
+        "The journal is opened anew by itself, which mends them or names the loss.",
+    )
 
 
 def _is_bare(directory: Path) -> bool:

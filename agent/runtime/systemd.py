@@ -6,6 +6,7 @@ Speaks to systemd or to nobody: without `$NOTIFY_SOCKET` every call is a quiet n
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -26,6 +27,10 @@ FIRST_FD: Final = 3
 
 LOOK_INTERVAL_S: Final = 5.0
 """How often heartbeats are looked at when no watchdog asks for more, in seconds."""
+PATIENCE_S: Final = 600
+"""For so long may a start say nothing after its last sign of life: the longest sync of what a rebuild has written."""
+PATIENCE_ASKED_EVERY_S: Final = 5.0
+"""How often the manager is told that a long start goes on."""
 
 
 def ready(status: str) -> bool:
@@ -41,6 +46,26 @@ def stopping() -> bool:
 def status(text: str) -> bool:
     """A new line for `systemctl status`."""
     return notify(f"STATUS={_one_line(text)}")
+
+
+class Patience:
+    """Asks for more time to start, as often as it is called but no oftener than is of use; may be called on any thread.
+
+    Not once the stop has begun: what is asked for then would put off the stop.
+    """
+
+    def __init__(self, text: str, stop: asyncio.Event, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._text = _one_line(text)
+        self._stop = stop
+        self._now_s = now_s
+        self._next_s = float("-inf")
+
+    def __call__(self) -> None:
+        """Something that takes long goes on."""
+        now_s = self._now_s()
+        if now_s >= self._next_s and not self._stop.is_set():
+            self._next_s = now_s + PATIENCE_ASKED_EVERY_S
+            notify(f"EXTEND_TIMEOUT_USEC={PATIENCE_S * 1_000_000}\nSTATUS={self._text}")
 
 
 def notify(state: str) -> bool:

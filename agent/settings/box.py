@@ -185,7 +185,12 @@ class JournalSettings(Section, frozen=True):
     ] = 86_400.0
     damaged_bytes_max: Annotated[
         int,
-        restart("Bytes of single damaged records that are kept in the folder `damaged`.", ge=0, le=1_000_000_000_000),
+        restart(
+            "Bytes of single damaged records that are kept in the folder `damaged`, and as many of damaged databases: "
+            "the newest always, then the first, then the latest that fit.",
+            ge=0,
+            le=1_000_000_000_000,
+        ),
     ] = 67_108_864
 
 

@@ -36,6 +36,15 @@ class DrainSettings(Section, frozen=True):
     look_interval_s: Annotated[
         float, live("How often the journal is looked at without being told to.", gt=0, le=60)
     ] = 2.0
+    check_interval_s: Annotated[
+        float,
+        live(
+            "How often the cloud is asked whether it still has everything while nothing is to be sent: it may have "
+            "been restored from a backup.",
+            gt=0,
+            le=86_400,
+        ),
+    ] = 300.0
     poison_attention_s: Annotated[
         float, live("How long one record may fail alone until a person is told.", gt=0, le=86_400)
     ] = 900.0

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from agent.core.business_day import business_date
 from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, SweepFacts, UplinkFacts
 from agent.core.health import Check
+from agent.core.sentence import natural
 from agent.core.status import (
     ClockStatus,
     Details,
@@ -140,7 +141,10 @@ class StatusSource:
             name=venue.name,
             location=venue.location,
             timezone=venue.zone.key,
-            devices=tuple(device_status(device, status.sync.eta_s) for device in journal.devices),
+            devices=tuple(
+                device_status(device, status.sync.eta_s)
+                for device in sorted(journal.devices, key=lambda one: natural(one.device))
+            ),
             conditions=conditions,
             disk=self._look_at_disk(),
             versions=self._versions,

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 TURN_S: Final = 0.5
 """One look each so often; the rate is a setting."""
+REPAIR_MAX: Final = 16
+"""Records that are repaired in one step; between two steps there is a turn's pause, for whoever writes."""
 REST_S: Final = 30.0
 """How often a resting sweep looks whether it is time to begin again."""
 
@@ -54,7 +56,7 @@ class Journal(Protocol):
     def last(self) -> int: ...
     def lived_s(self) -> float: ...
     def limps(self) -> bool: ...
-    async def repair(self, position: int) -> bool: ...
+    async def repair(self, positions: Sequence[int]) -> bool: ...
     def demand_rebuild(self, why: str, now: bool) -> None: ...
 
 
@@ -147,10 +149,13 @@ class Sweep:
             await self._pause(TURN_S)
 
     async def _act_on(self, look: Look) -> None:
-        for position in look.damaged:
-            log.warning("damage_found", position=position)
-            await self._journal.repair(position)
-            self._tell(damaged_count=self._facts.damaged_count + 1)
+        for at in range(0, len(look.damaged), REPAIR_MAX):
+            if at:
+                await self._pause(TURN_S)
+            together = look.damaged[at : at + REPAIR_MAX]
+            log.warning("damage_found", count=len(together), first=together[0])
+            await self._journal.repair(together)
+            self._tell(damaged_count=self._facts.damaged_count + len(together))
         for first, last in look.holes:
             self._broken(f"records {first} to {last} are missing, and nothing says why", last > self._journal.cursor())
         if look.unjoined:

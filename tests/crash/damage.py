@@ -21,6 +21,8 @@ from agent.core import events
 from agent.core.arrivals import Item, Outcome
 from agent.core.errors import JournalDamaged, RecordDamaged
 from agent.core.events import Event
+from agent.core.instants import to_text
+from agent.core.mend import UNKNOWN_BOOT
 from agent.journal import mark, names
 from agent.journal.database import FILE_NAME, PAGE_BYTES, corrupt
 from agent.journal.reader import Reader, Stored
@@ -46,6 +48,8 @@ class Truth(NamedTuple):
     epoch: str | None
     sequence: int | None
     event: bytes
+    when: tuple[str, str, str, int]
+    """recordedtime, clock, boot and uptime_ms, as they go up."""
 
 
 class Made(NamedTuple):
@@ -168,13 +172,15 @@ def read(folder: Path) -> list[Truth]:
     copy(folder, scratch)
     connection = sqlite3.connect(scratch / FILE_NAME)
     rows = connection.execute(
-        "select r.position, d.device, e.epoch, r.device_sequence, r.event from records r"
-        " join device_epochs e on e.id = r.device_epoch join devices d on d.id = e.device order by r.position"
+        "select r.position, d.device, e.epoch, r.device_sequence, r.event, r.recorded_ms, r.synced, b.boot, r.uptime_ms"
+        " from records r join device_epochs e on e.id = r.device_epoch join devices d on d.id = e.device"
+        " join boots b on b.id = r.boot order by r.position"
     ).fetchall()
     connection.close()
     shutil.rmtree(scratch)
     return [
-        Truth(position, device, epoch or None, sequence, event) for position, device, epoch, sequence, event in rows
+        Truth(*row[:2], row[2] or None, *row[3:5], (to_text(row[5]), "synced" if row[6] else "unsynced", *row[7:]))
+        for row in rows
     ]
 
 
@@ -347,6 +353,19 @@ async def read_as_the_drain(life: Life) -> list[Stored]:
     raise AssertionError("it does not end")
 
 
+def went_up_as_it_was(record: Stored, original: Truth) -> bool:
+    """Every field that the cloud is told; a boot that is not known any more is said to be unknown, and then no uptime
+    and no synced clock is claimed."""
+    when = (record.recordedtime, record.clock, record.boot, record.uptime_ms)
+    honest = (original.when[0], "unsynced", UNKNOWN_BOOT, 0)
+    return record.event == original.event and when in (original.when, honest)
+
+
+def kept_ids(folder: Path) -> list[tuple[str, str]]:
+    """(device, id) of every event in the log, once for each record, in order."""
+    return [(one.device, id_of(one.event)) for one in read(folder)]
+
+
 class Named(NamedTuple):
     """What the box's own records, and its table of missing positions, say is lost."""
 
@@ -354,6 +373,7 @@ class Named(NamedTuple):
     sequences: set[tuple[str, str | None, int]]
     devices: set[str]
     unnamed: int
+    lost_count: int
 
 
 def named(folder: Path) -> Named:
@@ -363,11 +383,12 @@ def named(folder: Path) -> Named:
     missing = connection.execute("select first, last from missing").fetchall()
     connection.close()
     positions = {number for first, last in missing for number in range(first, last + 1)}
-    sequences, devices, unnamed = set[tuple[str, str | None, int]](), set[str](), 0
+    sequences, devices, unnamed, lost_count = set[tuple[str, str | None, int]](), set[str](), 0, 0
     for (body,) in own:
         if b"nightsafe.journal.repaired" not in body:
             continue
         data = json.loads(body)["data"]
+        lost_count += data["lost_count"]
         unnamed += data["unnamed"]
         positions |= {n for first, last in data["positions"] for n in range(int(first), int(last) + 1)}
         for one in data["lost"]:
@@ -376,7 +397,7 @@ def named(folder: Path) -> Named:
             else:
                 numbers = range(int(one["from"]), int(one["to"]) + 1)
                 sequences |= {(one["device"], one["epoch"], number) for number in numbers}
-    return Named(positions, sequences, devices, unnamed)
+    return Named(positions, sequences, devices, unnamed, lost_count)
 
 
 class _Id(msgspec.Struct):

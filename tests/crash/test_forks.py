@@ -27,7 +27,13 @@ from tests.sales import counted
 SETTLE_MAX_S = 30.0
 QUICK = {
     "journal": {"project_events": 1},
-    "drain": {"backoff_first_s": 0.2, "backoff_max_s": 1.0, "refused_retry_s": 2, "batch_records_first": 8},
+    "drain": {
+        "backoff_first_s": 0.2,
+        "backoff_max_s": 1.0,
+        "refused_retry_s": 2,
+        "batch_records_first": 8,
+        "check_interval_s": 2,
+    },
 }
 
 
@@ -292,6 +298,199 @@ def test_a_cloud_restored_from_before_a_fork_gets_the_parent_first(stage: Stage,
     assert second[1:3] == (first, stage.own + 30)
 
 
+def adopt(box: Box) -> None:
+    """A person says that this box is the right one."""
+    order = [*NIGHTSAFE, "queue", "adopt", "--config", str(box.config), "--actor", "sam", "--reason", "copy is off"]
+    done = subprocess.run(order, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cloud_that_lost_the_end_of_a_fenced_epoch_gets_it_again_in_a_new_one(stage: Stage, tmp_path: Path) -> None:
+    """The fenced epoch is never opened again, so what the cloud lacks of it goes on behind what it still has."""
+    box = stage.box().start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    shutil.copytree(box.state, box.directory / "copy", ignore=shutil.ignore_patterns("*.sock", "*-shm"))
+    copy = stage.box(box.directory / "copy").start()
+    stage.sell(copy, 3)
+    stage.settle(copy)
+    del stage.told[-3:]  # only the copy and the cloud of today have them
+    stage.sell(box, 5)
+    until(lambda: condition(box, "drain_held"), "people are told")
+    assert copy.stop() == 0
+    adopt(box)
+    stage.settle(box)
+    (first, *_), _ = stage.streams()
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    since = len(stage.front.calls)
+    stage.sell(box, 4)
+    until(lambda: len(stage.cloud.export()) >= stage.own + 29, "all is there again", SETTLE_MAX_S)
+    stage.settle(box)
+    stage.once()
+    (_, second) = stage.streams()
+    assert second[1:] == (first, stage.own + 10, "forked")
+    assert not [call for call in stage.front.calls[since:] if call.method == "PUT" and first in call.path]
+    told = condition(box, "forked")
+    assert told is not None
+    assert "lost the end of an epoch" in told["title"]
+    box.restart()
+    stage.sell(box, 2)
+    stage.settle(box)
+    stage.once()
+    sound(box)
+
+
+def test_an_older_copy_takes_the_lost_end_of_the_parent_from_a_box_without_a_wheel_of_new_epochs(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """The cloud forgot, and another box wrote other records where the present epoch has its parent's."""
+    box = stage.box().start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    assert box.stop() == 0
+    copy = stage.box(box.state)
+    box.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.front.uploads.append(problem(410, "closed"))
+    stage.sell(box, 5)
+    stage.settle(box)
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    copy.start()
+    stage.sell(copy, 15)
+    stage.settle(copy)
+    stage.sell(box, 2)
+    until(lambda: len(stage.cloud.export()) >= stage.own + 42, "all is there again", SETTLE_MAX_S)
+    stage.settle(box)
+    stage.once()
+    (first, *_), second = stage.streams()
+    assert second[1:] == (first, stage.own + 10, "forked")
+    assert condition(copy, "forked") is None
+    sound(box)
+
+
+def test_a_process_that_did_not_open_the_parent_itself_leaves_it_to_whoever_writes_it(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """A restored cloud lacks the parent's end, and a stale copy comes first: it takes nothing over from the box."""
+    box = stage.box()
+    box.settings["drain"]["check_interval_s"] = 300  # it sits still until it sells
+    box.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.front.uploads.append(problem(410, "closed"))
+    stage.sell(box, 5)
+    stage.settle(box)
+    shutil.copytree(box.state, box.directory / "copy", ignore=shutil.ignore_patterns("*.sock", "*-shm"))
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    copy = stage.box(box.directory / "copy").start()
+    since = len(stage.front.calls)
+    stage.sell(copy, 3)
+    stage.settle(copy)
+    (first, *_), _ = stage.streams()
+    puts = [call.path for call in stage.front.calls[since:] if call.method == "PUT"]
+    assert puts
+    assert not [path for path in puts if first in path]
+    stage.sell(box, 4)
+    stage.settle(box)
+    assert condition(box, "drain_held") is None
+    sound(box)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_restored_cloud_is_noticed_though_nothing_is_sold(stage: Stage, tmp_path: Path, restarted: bool) -> None:
+    box = stage.box().start()
+    stage.sell(box, 20)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 10)
+    stage.settle(box)
+    if restarted:
+        assert box.stop() == 0
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    if restarted:
+        box.start()
+    until(lambda: len(stage.cloud.export()) >= stage.own + 30, "the cloud has everything again", SETTLE_MAX_S)
+    stage.once()
+    assert condition(box, "cloud_rewound") is not None
+
+
+def test_an_idle_box_asks_without_taking_anything_over(stage: Stage) -> None:
+    box = stage.box().start()
+    stage.sell(box, 5)
+    stage.settle(box)
+    box.restart()
+    since = len(stage.front.calls)
+    until(lambda: len([one for one in stage.front.calls[since:] if "/streams/" in one.path]) >= 3, "it asks", 20)
+    assert {call.method for call in stage.front.calls[since:] if "/streams" in call.path} == {"GET"}
+    assert box.status()["sync"]["state"] == "idle"
+
+
+def test_a_cloud_restored_from_before_the_last_start_is_named_and_adopting_sends_it_all(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """It takes the box for another one: nobody is sent to look for a copy that does not exist."""
+    box = stage.box().start()
+    stage.sell(box, 20)
+    stage.settle(box)
+    assert stage.cloud.stop() == 0
+    backup(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    box.restart()
+    stage.sell(box, 10)
+    stage.settle(box)
+    stage.cloud.kill()
+    put_back(stage, tmp_path / "yesterday")
+    stage.cloud.start()
+    stage.sell(box, 3)
+    held = until(lambda: condition(box, "drain_held"), "people are told", SETTLE_MAX_S)
+    assert "restored from a backup" in held["text"]
+    assert "If no copy of this box runs, run `nightsafe queue adopt`" in held["hint"]
+    assert not [one for one in box.status()["conditions"] if "Find the copy" in one.get("hint", "")]
+    adopt(box)
+    stage.settle(box)
+    stage.once()
+    assert condition(box, "drain_held") is None
+
+
+def test_a_cloud_that_asks_for_years_between_two_batches_is_obeyed_as_long_as_any_wait(stage: Stage) -> None:
+    """Two seconds at most, in this box's settings."""
+    box = stage.box()
+    box.settings["drain"]["retry_after_max_s"] = 2
+    box.start()
+    stage.sell(box, 5)
+    stage.settle(box)
+    stage.front.others.extend([lambda answer: answer | {"limits": answer["limits"] | {"min_interval_s": 1e9}}] * 20)
+    box.restart()
+    stage.sell(box, 30)
+    stage.settle(box)
+    stage.front.others.clear()
+    stage.once()
+
+
 REFUSALS: dict[str, Say] = {
     "conflict": problem(409, "conflict", sequence=21),
     "closed": problem(410, "closed", successor="0199c0de-0000-7000-8000-00000000ffff"),
@@ -425,11 +624,16 @@ def test_a_kill_while_records_are_sealed_anew_changes_nothing(stage: Stage) -> N
     for _ in range(6):
         box.start()
         until(lambda: box.rows("select count(*) from streams")[0][0] == 2, "the new epoch has begun", SETTLE_MAX_S)
-        cut += box.rows("select sealed from streams order by id desc limit 1") != [(None,)]
         box.kill()
+        cut += box.rows("select sealed from streams order by id desc limit 1") != [(None,)]
+    assert cut > 0, "no kill came while records were sealed"
     box.start()
+    told = until(lambda: condition(box, "forked"), "whoever ends it tells it", SETTLE_MAX_S)
+    assert "restored or damaged" in told["title"]
     stage.sell(box, 10)
     stage.settle(box)
     stage.once()
     assert len(stage.streams()) == 2
+    raised = [one["data"] for one in box.own_records("nightsafe.condition.raised")]
+    assert [one["why"] for one in raised if one["condition"] == "forked"] == ["restored"]
     sound(box)

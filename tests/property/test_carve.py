@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.journal.database import PAGE_BYTES, migrations
 from agent.journal.old import Old, Shape
-from agent.journal.pages import Remains
+from agent.journal.pages import Remains, _varint
 from tests.property.journal_rig import QUICK
 
 SIZES = st.one_of(st.integers(0, 60), st.integers(1700, 2100), st.integers(3900, 4200), st.integers(0, 20_000))
@@ -99,3 +100,17 @@ def test_a_page_of_noise_yields_nothing_and_raises_nothing(tmp_path: Path) -> No
         (tmp_path / "db").write_bytes(noise)
         remains = Remains(tmp_path / "db", tmp_path / "none")
         assert list(remains.cells(lambda rowid, serials: serials[7:9] == (76, 76))) == []
+
+
+def test_a_page_that_claims_a_header_of_millions_of_bytes_is_not_read_through(tmp_path: Path) -> None:
+    """Else a rebuild reads each page as often as it has cells."""
+    page = bytearray(b"\x01" * PAGE_BYTES)
+    page[:8] = b"\x0d\0\0" + (400).to_bytes(2) + bytes(3)
+    for cell in range(400):
+        page[8 + 2 * cell : 10 + 2 * cell] = (1200 + 2 * cell).to_bytes(2)
+    for at in range(1200, PAGE_BYTES):
+        page[at] = (0x90, 0x50)[at % 2]
+    (tmp_path / "db").write_bytes(bytes(PAGE_BYTES) + page)
+    with patch("agent.journal.pages._varint", side_effect=_varint) as reading:
+        assert list(Remains(tmp_path / "db", tmp_path / "none").cells(lambda rowid, serials: True)) == []
+    assert reading.call_count <= 3 * 400 * 2

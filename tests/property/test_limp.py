@@ -17,6 +17,7 @@ from agent.core.arrivals import Outcome
 from agent.core.errors import Held, JournalDamaged, Transient
 from agent.core.pressure import Level
 from agent.journal.database import FILE_NAME
+from agent.journal.inspect import verify
 from agent.journal.opening import Opened, Opening
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
@@ -132,15 +133,14 @@ async def test_a_start_on_what_cannot_be_opened_limps_until_it_can(rig: Rig) -> 
     await rig.close()
     aside = rig.folder / "aside"
     (rig.folder / FILE_NAME).rename(aside)
-    (rig.folder / FILE_NAME).mkdir()  # what stands there is no file
+    (rig.folder / FILE_NAME).symlink_to(rig.folder)  # what stands there is no file
     journal = await Journal.start(rig.folder, VENUE, STREAM, rig.clock, LIMITS)
     assert (journal.limps, journal.facts().writable, journal.facts().last) == (True, False, 0)
     stop = asyncio.Event()
     running = asyncio.create_task(journal.run(lambda: None, stop))
     await asyncio.sleep(0.1)
     assert not running.done()
-    (rig.folder / FILE_NAME).rmdir()
-    aside.rename(rig.folder / FILE_NAME)
+    aside.replace(rig.folder / FILE_NAME)  # in one step: the journal is tried all the time
     await reached(lambda: journal.facts().writable)
     assert journal.facts().last == 1
     stop.set()
@@ -305,3 +305,90 @@ async def test_what_waits_while_nothing_is_taken_is_not_stored_in_part_when_that
         rig.journal.submit(as_item(event(number)), heard)
     await reached(lambda: len(told) == 6)
     assert set(told) == {Outcome.UNSTORED}
+
+
+def flip(position: int) -> Callable[[sqlite3.Connection], None]:
+    """One bit of a record's event turns on the disk."""
+
+    def call(connection: sqlite3.Connection) -> None:
+        (found,) = connection.execute("select event from records where position = ?", (position,)).fetchone()
+        turned = bytes((found[0] ^ 1, *found[1:]))
+        connection.execute("update records set event = ? where position = ?", (turned, position))
+
+    return call
+
+
+async def damaged(rig: Rig, *positions: int) -> None:
+    database = rig.journal.writing._database
+    assert database is not None
+    for position in positions:
+        await database.run(flip(position))
+
+
+async def nothing_is_stored_twice(rig: Rig, last: int) -> None:
+    """Whatever a device sends again is known."""
+    await rig.settled()
+    for number in range(1, last + 1):
+        assert await rig.append([as_item(event(number))]) == [Outcome.DUPLICATE], f"event {number} was stored again"
+    assert rig.journal.open_gaps() == []
+
+
+async def test_a_write_that_fails_over_a_damaged_record_counts_that_record_all_the_same(rig: Rig) -> None:
+    """The figures are read back from the log then, and the damaged record must not be taken for one never stored."""
+    for number in range(1, 6):
+        await rig.append([as_item(event(number))])
+    await damaged(rig, 2)
+    rig.through(failing("SQLITE_FULL", lambda sql: sql.startswith("insert into records"), 1))
+    assert await rig.append([as_item(event(6))]) == [Outcome.UNSTORED]
+    await nothing_is_stored_twice(rig, 5)
+
+
+async def test_a_repair_beside_another_damaged_record_counts_that_one_all_the_same(rig: Rig) -> None:
+    for number in range(1, 6):
+        await rig.append([as_item(event(number))])
+    await damaged(rig, 2, 4)
+    with suppress(JournalDamaged):
+        await rig.journal.mending.repair(2)
+    await nothing_is_stored_twice(rig, 5)
+
+
+async def test_a_repair_whose_commit_landed_though_it_failed_is_not_done_twice(rig: Rig) -> None:
+    for number in range(1, 12):
+        await rig.append([as_item(event(number))])
+    await damaged(rig, 2)
+
+    def lands(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
+        done = run()
+        if sql == "commit":
+            rig.through(straight)
+            failed = sqlite3.OperationalError("the disk was full")
+            failed.sqlite_errorname = "SQLITE_FULL"
+            raise failed
+        return done
+
+    rig.journal.writing.spare(lambda _: True)
+    rig.through(lands)
+    await rig.journal.mending.repair(2)
+    assert not rig.journal.limps
+    await nothing_is_stored_twice(rig, 11)
+
+
+async def test_a_boot_whose_name_changes_on_the_disk_goes_up_under_the_name_it_had(rig: Rig) -> None:
+    """No seal covers it: the writer keeps what it has known since it opened, and verify and the next start find it."""
+    await rig.append([as_item(event(1))])
+    reader = Reader(rig.folder, 1_048_576, lambda: rig.journal.book.lineage, boots=lambda: rig.journal.book.boots)
+    database = rig.journal.writing._database
+    assert database is not None
+    await database.run(lambda connection: connection.execute("update boots set boot = 'boot-3'").rowcount)
+    rig.through(failing("SQLITE_FULL", lambda sql: sql.startswith("insert into records"), 1))
+    assert await rig.append([as_item(event(2))]) == [Outcome.UNSTORED]
+    assert await rig.append([as_item(event(number)) for number in range(2, 13)]) == [Outcome.STORED] * 11
+    await damaged(rig, 3)
+    assert await rig.journal.mending.repair(3)
+    assert {record.boot for record in await reader.batch(0, 100, 1_000_000)} == {"boot-1"}
+    await reader.close()
+    assert [fault for fault in verify(rig.folder).faults if "boot" in fault]
+    await rig.close()
+    await rig.open()
+    assert verify(rig.folder).faults == []
+    assert {record.boot for record in await rig.reader.batch(0, 100, 1_000_000)} == {"boot-1"}

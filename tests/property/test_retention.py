@@ -113,6 +113,52 @@ async def test_what_the_disk_alone_calls_safe_is_not_deleted(rig: Rig) -> None:
     await again.close()
 
 
+async def test_a_lower_word_of_the_cloud_holds_at_once_and_the_days_begin_anew_above_it(rig: Rig) -> None:
+    """A cloud that was restored from a backup lacks what it had called safe; this box may have the only copy."""
+    await sell(rig, 1, 100)
+    await uploaded(rig, 90)
+    ran(rig, 2 * KEEP_S)
+    rig.journal.keeping.confirm(20)
+    assert await rig.journal.keeping.delete_kept(KEEP_S, 5) == 5
+    rig.journal.keeping.confirm(90)
+    await rig.journal.keeping.mark_safe()
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 15, "21 to 90 are safe since this moment only"
+    ran(rig, KEEP_S)
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 69
+    assert kept(rig)[0] == 90
+
+
+async def test_a_lower_word_between_two_looks_is_not_forgotten(rig: Rig) -> None:
+    await sell(rig, 1, 100)
+    await uploaded(rig, 90)
+    ran(rig, 2 * KEEP_S)
+    rig.journal.keeping.confirm(20)
+    rig.journal.keeping.confirm(90)
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 20
+
+
+async def test_a_lower_word_after_a_restart_holds_over_the_marks_on_the_disk(rig: Rig) -> None:
+    await sell(rig, 1, 100)
+    await uploaded(rig, 90)
+    ran(rig, 2 * KEEP_S)
+    again = await reopened(rig)
+    again.journal.keeping.lower(40)
+    again.journal.keeping.confirm(20)
+    await again.journal.keeping.mark_safe()
+    again.journal.keeping.confirm(90)
+    assert await again.journal.keeping.delete_kept(KEEP_S, ROWS) == 20
+    await again.close()
+
+
+async def test_a_bound_never_makes_more_safe(rig: Rig) -> None:
+    await sell(rig, 1, 100)
+    await uploaded(rig, 30)
+    await rig.advance(90)
+    rig.journal.keeping.lower(80)
+    ran(rig, 2 * KEEP_S)
+    assert await rig.journal.keeping.delete_kept(KEEP_S, ROWS) == 29
+
+
 async def reopened(rig: Rig) -> Rig:
     await rig.close()
     return await Rig(rig.folder, rig.clock).open()

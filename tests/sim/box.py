@@ -277,9 +277,9 @@ class Box:
 
     # What the agent finds on the machine ------------------------------------------------------------------------------
 
-    async def database(self, path: Path) -> Connection:
+    async def database(self, path: Path, read_only: bool) -> Connection:
         """In the place of agent.journal.database._connect."""
-        return Connection(self.disk, path)
+        return Connection(self.disk, path, read_only)
 
     def start_broker(self) -> None:
         """A broker that knows nothing of an earlier one."""

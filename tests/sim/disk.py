@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from agent.journal.database import place_of
 from tests.sim.loop import Killed, Process, here
 
 FILES = ("journal.sqlite", "journal.sqlite-wal")
@@ -104,10 +105,12 @@ class Disk:
 class Connection:
     """Has the shape of aiosqlite's connection as far as the journal uses it."""
 
-    def __init__(self, disk: Disk, path: Path) -> None:
+    def __init__(self, disk: Disk, path: Path, read_only: bool) -> None:
         self._disk = disk
         self._process = here()
-        self._real = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+        self._real = sqlite3.connect(
+            place_of(path, read_only), uri=read_only, isolation_level=None, cached_statements=256
+        )
         self._conn: Any = Guarded(disk, self._process, self._real)
         self._free_at_s = 0.0
         self._closed = False

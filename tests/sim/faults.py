@@ -34,11 +34,8 @@ APART: Final = (
     ("cloud_amnesia", "old_copy"),
     ("cloud_amnesia", "long_uptimes"),
     ("old_copy", "long_uptimes"),
-    ("cloud_amnesia", "clone"),
-    ("cloud_amnesia", "cloud_closes_stream"),
 )
-"""Of each two only the first. Both together destroy the last copy of something, or need support: a cloud that has lost
-the end of an epoch which it does not let the box continue any more holds the upload."""
+"""Of each two only the first: both together destroy the last copy of something."""
 INSERTED: Final = (Fate.FULL, Fate.FULL_LANDED, Fate.FULL_INSERT)
 
 

@@ -87,7 +87,7 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         put(aiomqtt, "Client", SimClient)
         put(gate, "connected", connected)
         put(gate, "notice_silence", _notice_silence)
-        put(database, "_connect", lambda path: here().machine.database(path))
+        put(database, "_connect", lambda path, read_only=False: here().machine.database(path, read_only))
         put(sqlite_file, "ThreadPoolExecutor", SimPool)
         put(SqliteLedger, "_append", noted_append)
         put(app, "Clock", SimClock)

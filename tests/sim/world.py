@@ -148,7 +148,7 @@ class World:
         calm_s = self.loop.now_s
         for till in self.tills:
             till.well_behaved, till.selling = True, False
-            till.sell()  # so that the last hole of each is seen, and a cloud that forgot is asked
+            till.sell()  # so that the last hole of each is seen
         while not self._drained():
             if await self._step():
                 return

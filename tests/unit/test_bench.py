@@ -90,6 +90,7 @@ def test_a_profile_counts_the_functions_where_stacks_end() -> None:
         "thread (1): MainThread;run;judge (events.py:2) 40\n"
         "thread (1): MainThread;run;judge (events.py:3) 20\n"
         "thread (2): Thread-1;commit (writer.py:1) 40\n"
+        "thread (3): Thread-2 7\n"
     )
     assert [(line.where, line.share) for line in lines] == [
         ("loop: judge (events.py)", 0.6),

@@ -18,13 +18,18 @@ class Journal:
 
     def __init__(self) -> None:
         self.streams = [Stream("e0", 0, OURS[0], None, "created")]
+        self.said: list[tuple[str, int]] = []
 
     def lineage(self) -> Lineage:
         return Lineage(tuple(self.streams))
 
     def doubt(self) -> None: ...
 
-    def confirm(self, safe: int) -> None: ...
+    def confirm(self, safe: int) -> None:
+        self.said.append(("safe", safe))
+
+    def lower(self, bound: int) -> None:
+        self.said.append(("no more than", bound))
 
     def last(self) -> int:
         return 9
@@ -37,7 +42,7 @@ class Journal:
     async def rechash(self, position: int) -> bytes:
         return OURS[position]
 
-    async def begin_stream(self, base: int, parent: Parent | None, reason: str) -> None:
+    async def begin_stream(self, base: int, parent: Parent | None, reason: str, why: str) -> None:
         self.streams.append(Stream(f"e{len(self.streams)}", base, OURS[base], parent, reason))
 
 
@@ -46,11 +51,12 @@ class Cloud:
 
     def __init__(self, cuts: int, closed: bool = False) -> None:
         self.cuts = cuts
+        self.safe = 0
         self.closed = closed
 
     async def stream(self, epoch: str) -> StreamState:
         head = b"other" if epoch == "e0" else OURS[0]
-        return StreamState(8 if epoch == "e0" else 1, head, 0, not self.closed, 100, 10_000, 0.0)
+        return StreamState(8 if epoch == "e0" else 1, head, self.safe, not self.closed, 100, 10_000, 0.0)
 
     async def open_stream(self, stream: Stream) -> StreamState:
         return await self.stream(stream.epoch)
@@ -60,6 +66,17 @@ class Cloud:
             self.cuts -= 1
             raise Transient("no_answer", "Cut.")
         return OURS[sequence] if sequence < 5 else b"other"
+
+
+class Restored(Cloud):
+    """Has ours up to the sixth, and calls so much safe."""
+
+    def __init__(self, safe: int) -> None:
+        super().__init__(cuts=0)
+        self.safe = safe
+
+    async def stream(self, epoch: str) -> StreamState:
+        return (await super().stream(epoch))._replace(next=7, head=OURS[6])
 
 
 class Progress:
@@ -89,3 +106,17 @@ async def test_epochs_that_the_cloud_refuses_one_after_another_hold_the_drain() 
     with pytest.raises(Held):
         await resuming.resume()
     assert len(journal.streams) == 1 + FORKS_MAX
+
+
+async def test_what_the_cloud_calls_safe_when_it_is_asked_is_what_may_be_deleted_and_no_more() -> None:
+    resuming, journal = resumption(Restored(safe=5))
+    await resuming.resume()
+    assert journal.said == [("no more than", 5), ("safe", 5)]
+
+
+async def test_a_stream_without_a_safe_record_says_nothing_of_what_stands_before_it() -> None:
+    """Only the parent's own word makes the parent's records safe; a fork may only take from that."""
+    resuming, journal = resumption(Cloud(cuts=0))
+    await resuming.resume()
+    assert {word for word, _ in journal.said} == {"no more than"}
+    assert min(bound for _, bound in journal.said) == 0

@@ -9,7 +9,7 @@ import pytest
 from agent.core import status
 from agent.core.facts import Condition, DeviceFacts, DrainFacts, JournalFacts, UplinkCause, UplinkFacts
 from agent.core.instants import local_time, to_ms, to_text
-from agent.core.sentence import duration
+from agent.core.sentence import duration, natural
 from agent.core.status import Progress
 
 LONDON = ZoneInfo("Europe/London")
@@ -302,3 +302,8 @@ def test_what_the_http_face_says_can_be_read_back() -> None:
     )
     snapshot = status.Snapshot(status=built(), details=details)
     assert status.from_json(status.to_json(snapshot)) == snapshot
+
+
+def test_devices_are_sorted_as_people_count() -> None:
+    names = ["till-10", "till-2", "bar", "1-kiosk", "till", "till-2-b"]
+    assert sorted(names, key=natural) == ["1-kiosk", "bar", "till", "till-2", "till-2-b", "till-10"]

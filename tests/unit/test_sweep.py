@@ -1,14 +1,14 @@
 """The search for damage: what it looks at in which order, what it has repaired, and what it says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import pytest
 
 from agent.core.errors import JournalDamaged
-from agent.upkeep.sweep import Sweep
+from agent.upkeep.sweep import REPAIR_MAX, Sweep
 
 
 class Look(NamedTuple):
@@ -31,6 +31,7 @@ class Log:
         self.holes: tuple[tuple[int, int], ...] = ()
         self.asked: list[tuple[int, int]] = []
         self.repaired: list[int] = []
+        self.steps: list[int] = []
         self.rebuilds: list[tuple[str, bool]] = []
         self.interrupts = 0
         self.now_s = 0.0
@@ -61,9 +62,10 @@ class Log:
     def lived_s(self) -> float:
         return self.now_s
 
-    async def repair(self, position: int) -> bool:
-        self.repaired.append(position)
-        self.bad.discard(position)
+    async def repair(self, positions: Sequence[int]) -> bool:
+        self.repaired += positions
+        self.steps.append(len(positions))
+        self.bad -= set(positions)
         return True
 
     def demand_rebuild(self, why: str, now: bool) -> None:
@@ -136,6 +138,12 @@ async def test_each_damaged_record_is_repaired_once(log: Log, told: Told) -> Non
     async with sweeping(log, told) as sweep:
         assert log.repaired == [61, 99, 3]
         assert sweep.facts().damaged_count == 3
+
+
+async def test_many_damaged_records_are_repaired_in_steps_of_a_few(log: Log, told: Told) -> None:
+    log.bad = set(range(61, 61 + REPAIR_MAX + 3))
+    async with sweeping(log, told):
+        assert log.steps == [REPAIR_MAX, 3]
 
 
 async def test_a_damaged_structure_is_rebuilt_at_the_next_start_and_told(log: Log, told: Told) -> None:

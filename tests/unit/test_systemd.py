@@ -122,3 +122,16 @@ def test_sockets_meant_for_another_process_are_left_alone(monkeypatch: pytest.Mo
     monkeypatch.setenv("LISTEN_PID", "1")
     monkeypatch.setenv("LISTEN_FDS", "1")
     assert systemd.passed_sockets() == {}
+
+
+def test_a_long_start_asks_for_more_time_now_and_then_and_never_once_the_stop_has_begun(manager: socket.socket) -> None:
+    manager.setblocking(False)
+    times_s, stop = iter((0.0, 0.1, 4.9, 5.0, 60.0)), asyncio.Event()
+    patience = systemd.Patience("built\nanew", stop, lambda: next(times_s))
+    for _ in range(4):
+        patience()
+    asked = b"EXTEND_TIMEOUT_USEC=%d\nSTATUS=built anew" % (systemd.PATIENCE_S * 1_000_000)
+    assert (manager.recv(1024), manager.recv(1024)) == (asked, asked)
+    stop.set()
+    patience()
+    assert not _waiting(manager)

@@ -13,8 +13,9 @@ from typing import Final
 from structlog.testing import capture_logs
 
 from agent.journal.database import FILE_NAME
+from tests.crash.power.cloud import Act, Cloud
 from tests.crash.power.disk import Disk, Way
-from tests.crash.power.examine import Finding, examine, lay_out
+from tests.crash.power.examine import Clouds, Finding, examine, lay_out
 from tests.crash.power.figures import Figures
 from tests.crash.power.tape import Op
 from tests.crash.power.witness import Witness
@@ -47,15 +48,15 @@ def _is_rare(op: Op) -> bool:
     return op.kind == "write" and op.path.endswith(FILE_NAME)
 
 
-async def cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
-    """Try `count` places in each way."""
+async def cut(tape: list[Op], taken: list[Act], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
+    """Try `count` places in each way. `taken` is what the cloud of that night took, in the end."""
     with capture_logs() as logs:
-        figures = await _cut(tape, ways, count, chance)
+        figures = await _cut(tape, taken, ways, count, chance)
     figures.note(logs)
     return figures
 
 
-async def _cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
+async def _cut(tape: list[Op], taken: list[Act], ways: tuple[Way, ...], count: int, chance: Random) -> Figures:
     figures, witness = Figures(), Witness()
     disks = [(way, Disk(way, chance), places(tape, count, chance)) for way in ways]
     for at, op in enumerate(tape):
@@ -64,16 +65,27 @@ async def _cut(tape: list[Op], ways: tuple[Way, ...], count: int, chance: Random
             disk.take(op)
             while left and left[0] == at:
                 left.pop(0)
-                finding = await examined(disk, witness, chance)
+                clouds = clouds_of(taken, witness.uploaded, chance)
+                finding = await examined(disk, witness, clouds)
                 figures.add(f"{way.name}, cut behind record {at}", len(witness.told), finding)
     return figures
 
 
-async def examined(disk: Disk, witness: Witness, chance: Random) -> Finding:
+def clouds_of(taken: list[Act], uploaded: int, chance: Random) -> Clouds:
+    """Anything between what the box had heard of and what had arrived at the door may be in the cloud."""
+
+    def cloud(cursor: int) -> Cloud:
+        had = chance.randint(min(cursor, uploaded), uploaded)
+        return Cloud(taken[: had + 1] if had else ())
+
+    return cloud
+
+
+async def examined(disk: Disk, witness: Witness, clouds: Clouds) -> Finding:
     """What a cut would leave now, opened and compared."""
     folder = Path(tempfile.mkdtemp(prefix="ns-cut-", dir=QUICK))
     try:
         lay_out(disk.after_cut(), folder)
-        return await examine(folder, witness, chance)
+        return await examine(folder, witness, clouds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""disk, witness → [the examination] → figures. Opens what a cut has left with the agent's own start-up, and compares.
+"""disk, witness, cloud → [the examination] → figures. Opens what a cut has left with the agent's own start-up, and
+compares: what is on the disk, what comes of sending everything again, and at last all that the cloud has.
 
 Everything is counted, nothing is asserted here: a test asks for zeros, and a control for the opposite.
 """
@@ -6,26 +7,29 @@ Everything is counted, nothing is asserted here: a test asks for zeros, and a co
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from random import Random
 
 import msgspec
+from msgspec import structs
 
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import NightsafeError
-from agent.core.events import judge
+from agent.core.events import Event, Refusal, judge
 from agent.journal.database import FILE_NAME
 from agent.journal.inspect import verify
 from agent.journal.writer import Journal
+from tests.crash.power.cloud import Cloud
+from tests.crash.power.log import Log, read_log
+from tests.crash.power.upload import upload
 from tests.crash.power.witness import Key, Sent, Witness
-from tests.property.journal_rig import LIMITS, STREAM, VENUE, Row, Ticking, read_rows
+from tests.property.journal_rig import LIMITS, STREAM, VENUE, Ticking
 
 EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX = 262_144, 32, 4096
-AGAIN_COUNT = 20
-"""Events told before the cut that are sent again all the same."""
-LATEST_COUNT = 10
-"""Of these the latest told, who were nearest to the cut; the others are chosen by chance."""
 SETTLE_MAX_S = 20.0
+AGAIN_LIMITS = structs.replace(LIMITS, commit_events_max=500, project_events=1000)
+"""Everything that was ever told is sent again: in large groups, for there are many disks."""
 REFUSED = (
     "select d.device, q.event_id from quarantine q"
     " join device_epochs e on e.id = q.device_epoch join devices d on d.id = e.device"
@@ -33,7 +37,10 @@ REFUSED = (
 
 
 class Finding(msgspec.Struct):
-    """What was wrong with one disk. `faults` are the words of `verify` and of errors; all counts are events."""
+    """What was wrong with one disk. `faults` are the words of `verify` and of errors; all counts are events.
+
+    `again` were told, sent again, and known; `drained` are records that the cloud had not yet.
+    """
 
     lost: int = 0
     changed: int = 0
@@ -43,6 +50,8 @@ class Finding(msgspec.Struct):
     cloud_ahead: int = 0
     faults: list[str] = []
     records: int = 0
+    again: int = 0
+    drained: int = 0
     start_s: float = 0.0
 
     @property
@@ -63,22 +72,34 @@ def lay_out(content: dict[str, bytes], folder: Path, start: str = "/") -> None:
         target.write_bytes(data)
 
 
-async def examine(folder: Path, witness: Witness, chance: Random) -> Finding:
-    """Open the journal in `folder` as the agent does; then let the devices send again what they were not told."""
+Clouds = Callable[[int], Cloud]
+"""The cloud as it may have been at the cut, for a disk whose cursor stands there."""
+
+
+async def examine(folder: Path, witness: Witness, clouds: Clouds) -> Finding:
+    """Open the journal in `folder` as the agent does; let the devices send again everything that they ever sent; then
+    drain it to its last record."""
     finding = Finding()
     began_s = time.perf_counter()
     try:
-        journal = await Journal.open(folder, VENUE, STREAM, Ticking(), LIMITS)
+        journal = await Journal.open(folder, VENUE, STREAM, Ticking(), AGAIN_LIMITS)
     except Exception as error:  # on an unsound disk any, and each is a finding
         finding.faults.append(f"it does not open: {error!r}")
         finding.lost = len(witness.told)
         return finding
     finding.start_s = time.perf_counter() - began_s
     try:
-        _compare(folder, witness, finding, journal.book.position)
+        for position in sorted(witness.spoiled):
+            if stands(folder, position):
+                await journal.mending.repair(position)
+        cloud = clouds(journal.book.cursor)
+        _compare(folder, witness, finding, journal, cloud)
         if finding.clean:
-            await _send_again(journal, witness, finding, chance)
-            _compare_all(folder, witness, finding)
+            await _send_again(journal, witness, finding)
+            had = len(cloud.acts)
+            finding.faults += await upload(journal, folder, cloud)
+            finding.drained = len(cloud.acts) - had
+            _compare_all(folder, witness, finding, cloud)
     except (NightsafeError, AssertionError) as error:
         finding.faults.append(str(error))
     finally:
@@ -86,15 +107,18 @@ async def examine(folder: Path, witness: Witness, chance: Random) -> Finding:
     return finding
 
 
-def _compare(folder: Path, witness: Witness, finding: Finding, last: int) -> None:
+def _compare(folder: Path, witness: Witness, finding: Finding, journal: Journal, cloud: Cloud) -> None:
     """What stands on the disk against what was promised."""
     finding.faults += verify(folder).faults
-    rows = read_rows(folder)
-    finding.records = len(rows)
+    if journal.book.doubt is not None:
+        finding.faults.append(f"the epoch is in doubt: {journal.book.doubt}")
+    last = journal.book.position
+    log = read_log(folder, cloud)
+    finding.records = len(log.rows)
     finding.cloud_ahead = max(0, witness.uploaded - last)
-    if last != len(rows):
-        finding.faults.append(f"the book ends at {last}, the log at {len(rows)}")
-    stored, refused = _stored(rows, finding), _refused(folder)
+    if last != log.last:
+        finding.faults.append(f"the book ends at {last}, the log at {log.last}")
+    stored, refused = _stored(log, finding), _refused(folder)
     for key in witness.told:
         sent = witness.sent[key]
         if key not in stored:
@@ -104,11 +128,34 @@ def _compare(folder: Path, witness: Witness, finding: Finding, last: int) -> Non
     finding.phantom = sum(key not in witness.sent for key in stored)
 
 
-def _compare_all(folder: Path, witness: Witness, finding: Finding) -> None:
-    """After everything was sent again: all of it is there, once, and the chain is whole (`read_rows` follows it)."""
-    stored, refused = _stored(read_rows(folder), finding), _refused(folder)
-    finding.lost = sum(key not in (refused if sent.bad else stored) for key, sent in witness.sent.items())
-    finding.changed = sum(stored[key] != witness.sent[key].body for key in stored)
+def _compare_all(folder: Path, witness: Witness, finding: Finding, cloud: Cloud) -> None:
+    """After everything was sent again and drained: the disk has it, and the cloud has it, all of it, once, in order."""
+    refused = _refused(folder)
+    stored = _stored(read_log(folder, cloud), finding)
+    exported = _taken(cloud, witness, finding)
+    for found in (stored, exported):
+        lost = sum(key not in (refused if sent.bad else found) for key, sent in witness.sent.items())
+        changed = sum(key in witness.sent and body != witness.sent[key].body for key, body in found.items())
+        phantom = sum(key not in witness.sent for key in found)
+        finding.lost, finding.changed = max(finding.lost, lost), max(finding.changed, changed)
+        finding.phantom = max(finding.phantom, phantom)
+
+
+def _taken(cloud: Cloud, witness: Witness, finding: Finding) -> dict[Key, bytes]:
+    """The bytes of the devices' events in the cloud by their names; counts what is there twice or before its elder."""
+    taken: dict[Key, bytes] = {}
+    highest: dict[tuple[str, str], int] = {}
+    for record in cloud.records():
+        if record.device == "agent":
+            continue
+        key = Key(record.device, _id(record.event).id)
+        finding.doubled += key in taken
+        taken[key] = record.event
+        sent = witness.sent.get(key)
+        if sent is not None:
+            finding.reordered += sent.sequence < highest.get((sent.device, sent.epoch), 0)
+            highest[sent.device, sent.epoch] = sent.sequence
+    return taken
 
 
 class _Id(msgspec.Struct):
@@ -118,12 +165,12 @@ class _Id(msgspec.Struct):
 _id = msgspec.json.Decoder(_Id).decode
 
 
-def _stored(rows: list[Row], finding: Finding) -> dict[Key, bytes]:
+def _stored(log: Log, finding: Finding) -> dict[Key, bytes]:
     """The bytes of the devices' events by their names; counts what stands twice, and what stands before its elder."""
-    stored: dict[Key, bytes] = {}
+    stored = {Key(device, _id(event).id): event for device, event in log.deleted if device != "agent"}
     highest: dict[tuple[str, str | None], int] = {}
     finding.doubled = finding.reordered = 0
-    for row in rows:
+    for row in log.rows:
         if row.device == "agent":
             continue
         key = Key(row.device, _id(row.event).id)
@@ -135,6 +182,15 @@ def _stored(rows: list[Row], finding: Finding) -> dict[Key, bytes]:
     return stored
 
 
+def stands(folder: Path, position: int) -> bool:
+    """Whether a record is there, sound or not."""
+    connection = sqlite3.connect(f"file:{folder / FILE_NAME}?mode=ro", uri=True)
+    try:
+        return connection.execute("select 1 from records where position = ?", (position,)).fetchone() is not None
+    finally:
+        connection.close()
+
+
 def _refused(folder: Path) -> set[Key]:
     connection = sqlite3.connect(f"file:{folder / FILE_NAME}?mode=ro", uri=True)
     try:
@@ -143,18 +199,21 @@ def _refused(folder: Path) -> set[Key]:
         connection.close()
 
 
-async def _send_again(journal: Journal, witness: Witness, finding: Finding, chance: Random) -> None:
-    """All that was not told, and some of what was: the first may be new, the second must be known."""
-    told = list(witness.told)
-    earlier = told[:-LATEST_COUNT]
-    again = {*told[-LATEST_COUNT:], *chance.sample(earlier, min(len(earlier), AGAIN_COUNT - LATEST_COUNT))}
-    outcomes = await submit(journal, [*witness.untold, *(witness.sent[key] for key in again)])
-    for key, outcome in outcomes.items():
+async def _send_again(journal: Journal, witness: Witness, finding: Finding) -> None:
+    """All that was ever sent, each device's in its order: what was told must be known, the rest may be new."""
+    finding.again = len(witness.told)
+    for key, outcome in (await submit(journal, list(witness.sent.values()))).items():
         wanted: tuple[Outcome, ...] = (Outcome.REFUSED,) if witness.sent[key].bad else (Outcome.DUPLICATE,)
-        if key not in again and not witness.sent[key].bad:
+        if key not in witness.told and not witness.sent[key].bad:
             wanted = (Outcome.DUPLICATE, Outcome.STORED)
         if outcome not in wanted:
             finding.faults.append(f"{key.device} sends {key.id} again: {outcome.value}")
+
+
+@lru_cache(maxsize=50_000)
+def _judged(device: str, body: bytes) -> Event | Refusal:
+    """The same events go to many disks."""
+    return judge(device, body, EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX)
 
 
 async def submit(journal: Journal, events: list[Sent]) -> dict[Key, Outcome]:
@@ -172,8 +231,7 @@ async def submit(journal: Journal, events: list[Sent]) -> dict[Key, Outcome]:
         return settle
 
     for sent in events:
-        verdict = judge(sent.device, sent.body, EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX)
-        journal.submit(verdict, told(Key(sent.device, sent.id)))
+        journal.submit(_judged(sent.device, sent.body), told(Key(sent.device, sent.id)))
     if events:
         async with asyncio.timeout(SETTLE_MAX_S):
             await done.wait()

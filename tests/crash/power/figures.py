@@ -20,7 +20,8 @@ class Figures(msgspec.Struct):
     """All disks of one trial together. `told` and what follows are events, over all disks; `guilty` is disks.
 
     `faults` are calls that failed, in `runs` of a workload, with `starts` of the journal. `salvages` is how often it
-    was taken for damaged and rebuilt, which loses nothing, but tells people.
+    was taken for damaged and rebuilt, which loses nothing, but tells people. `again` are events that were told before
+    the cut and sent again after it, `drained` records that went up after it.
     """
 
     seed: str = ""
@@ -38,6 +39,8 @@ class Figures(msgspec.Struct):
     reordered: int = 0
     phantom: int = 0
     cloud_ahead: int = 0
+    again: int = 0
+    drained: int = 0
     salvages: int = 0
     start_max_s: float = 0.0
     words: list[str] = []
@@ -50,7 +53,7 @@ class Figures(msgspec.Struct):
         self.unsound += bool(finding.faults)
         self.lost_max = max(self.lost_max, finding.lost)
         self.start_max_s = max(self.start_max_s, round(finding.start_s, 4))
-        for count in ("lost", "changed", "doubled", "reordered", "phantom", "cloud_ahead"):
+        for count in ("lost", "changed", "doubled", "reordered", "phantom", "cloud_ahead", "again", "drained"):
             setattr(self, count, getattr(self, count) + getattr(finding, count))
         if not finding.clean and len(self.words) < WORDS_MAX:
             self.words.append(f"{what}, {told} told: {finding}")

@@ -24,6 +24,7 @@ from tests.crash.judge import Disk as JournalFile
 from tests.crash.judge import judge
 from tests.crash.launcher import LAUNCHER
 from tests.crash.load import Load
+from tests.crash.power.cloud import Act, acts_of
 from tests.crash.power.disk import Disk, Way
 from tests.crash.power.mount import Mount, mounted
 from tests.crash.power.recorder import SHARED_MEMORY
@@ -45,10 +46,11 @@ SETTLE_MAX_S = 60.0
 
 
 class Night(NamedTuple):
-    """What is left of it: the tape, the cloud's ledger, and how many events were told."""
+    """What is left of it: the tape, the cloud's ledger, what that took, and how many events were told."""
 
     tape: list[Op]
     ledger: Path
+    taken: list[Act]
     told: int
 
 
@@ -180,14 +182,15 @@ def whole_night(seed: str, folder: Path, told: int, journal: Mapping[str, Any], 
         venue.judged()
         ledger = folder / "ledger.sqlite"
         shutil.copy(venue.cloud.directory / ledger.name, ledger)
-        return Night(venue.mount.tape(), ledger, venue.load.told_count)
+        return Night(venue.mount.tape(), ledger, acts_of(ledger), venue.load.told_count)
 
 
-def short_night(seed: str, broken: str, told: int) -> list[Op]:
-    """An agent that was broken so, under load until so many were told."""
+def short_night(seed: str, broken: str, told: int) -> tuple[list[Op], list[Act]]:
+    """An agent that was broken so, under load until so many were told; and what the cloud took."""
     with scene(broken) as venue:
         venue.open(seed).tell(told)
-        return venue.mount.tape()
+        tape = venue.mount.tape()
+        return tape, acts_of(venue.cloud.directory / "ledger.sqlite")
 
 
 def _shm(path: Path) -> bool:

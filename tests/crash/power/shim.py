@@ -1,13 +1,11 @@
 """journal → SQLite → [what stands in its way] → files. A VFS of SQLite that writes down each change, and fails some.
 
-It stands over SQLite's own for the unix, in this process, and passes everything on; so do its `pwrite` and `fsync` for
-what the agent does to the same files by itself. Needs no FUSE and no privileges, only that Python uses a shared
-libsqlite3. It changes nothing that SQLite does about an error.
+It stands over SQLite's own for the unix, in this process, and passes everything on; beside.py does the same for all
+that the agent writes by itself. Needs no FUSE and no privileges, only that Python uses a shared libsqlite3. It changes
+nothing that SQLite does about an error.
 """
 
 import ctypes
-import errno
-import os
 import sqlite3
 import sys
 import threading
@@ -16,7 +14,6 @@ from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeVar
-from unittest.mock import patch
 
 import pytest
 
@@ -28,7 +25,6 @@ OPEN_MAIN_DB, OPEN_WAL = 0x100, 0x80000
 NAME: Final = b"nightsafe-shim"
 NEVER: Final = sys.maxsize
 NOWHERE: Final = Path("/nonexistent")
-os_pwrite: Final = os.pwrite
 
 _OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
 _DELETE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
@@ -70,7 +66,7 @@ class _Table(NamedTuple):
     sync: Any
 
 
-Call = Literal["write", "truncate", "sync", "unlink"]
+Call = Literal["write", "truncate", "sync", "unlink", "create", "rename"]
 
 
 class Fault(NamedTuple):
@@ -104,7 +100,7 @@ def whole(call: Callable[Concatenate["Shim", P], R]) -> Callable[Concatenate["Sh
 
 
 class Shim:
-    """Watches the files of SQLite directly in `folder`, whatever it is set to; all others pass unseen."""
+    """Watches the files in `folder`, whatever it is set to; all others pass unseen."""
 
     def __init__(self) -> None:
         self._library = _library()
@@ -125,10 +121,14 @@ class Shim:
         self._last = 0
         self.guard = threading.RLock()
         self.folder = NOWHERE
+        self._home = NOWHERE
+        """The same, and also where a process that was killed goes on unseen."""
         self.deadly = False
         self.tape: list[Op] = []
         self.fault = NO_FAULT
         self.calls: list[Call] = []
+        self.names: list[str] = []
+        """Which file each was about."""
         self.struck = 0
         """How many calls failed."""
         self.struck_at = NEVER
@@ -137,7 +137,8 @@ class Shim:
     def start(self, folder: Path, fault: Fault, deadly: bool) -> None:
         """A new disk in `folder`, and an empty tape. A `deadly` fault kills: what called is not seen any more."""
         self.folder, self.fault, self.deadly = folder, fault, deadly
-        self.tape, self.calls = [], []
+        self._home = folder
+        self.tape, self.calls, self.names = [], [], []
         self._numbers.clear()
         self.struck, self.struck_at = 0, NEVER
 
@@ -152,7 +153,7 @@ class Shim:
 
     def move(self, folder: Path) -> None:
         """The same disk is in another folder now, for the next process."""
-        self.folder = folder
+        self.folder = self._home = folder
 
     def mend(self) -> None:
         """No call fails any more."""
@@ -168,10 +169,8 @@ class Shim:
             path = _path(name)
             self._paths[file] = path
             self._watch(file)
-            if path.parent == self.folder and path.name not in self._numbers:
-                self._last += 1
-                self._numbers[path.name] = self._last
-                self._put("create", path)
+            if path.parent == self.folder and self.name_of(path) not in self._numbers:
+                self.created(path)
         return int(result)
 
     def _watch(self, file: int) -> None:
@@ -189,24 +188,24 @@ class Shim:
     @whole
     def _write(self, file: int, data: int, size: int, offset: int) -> int:
         path = self._watched(file)
-        if path is not None and (error := self._strike("write")):
+        if path is not None and (error := self.strike("write", path)):
             half = size // 2 // SECTOR_BYTES * SECTOR_BYTES
-            if self._torn and half and self._below_of[file].write(file, data, half, offset) == OK:
-                self._put("write", path, offset, ctypes.string_at(data, half))
+            if self.torn and half and self._below_of[file].write(file, data, half, offset) == OK:
+                self.put("write", path, offset, ctypes.string_at(data, half))
             return error
         result = self._below_of[file].write(file, data, size, offset)
         if path is not None and result == OK:
-            self._put("write", path, offset, ctypes.string_at(data, size))
+            self.put("write", path, offset, ctypes.string_at(data, size))
         return int(result)
 
     @whole
     def _truncate(self, file: int, size: int) -> int:
         path = self._watched(file)
-        if path is not None and (error := self._strike("truncate")):
+        if path is not None and (error := self.strike("truncate", path)):
             return error
         result = self._below_of[file].truncate(file, size)
         if path is not None and result == OK:
-            self._put("truncate", path, size)
+            self.put("truncate", path, size)
         return int(result)
 
     @whole
@@ -215,59 +214,31 @@ class Shim:
         path = self._watched(file)
         if path is None:
             return int(self._below_of[file].sync(file, flags))
-        error = self._strike("sync")
-        self._put("sync_failed" if error else "sync", path, len(self.tape))
+        error = self.strike("sync", path)
+        self.put("sync_failed" if error else "sync", path, len(self.tape))
         return error
 
     @whole
     def _delete(self, _: Any, name: int, sync_folder: int) -> int:
         path = _path(name)
-        watched = path.parent == self.folder and path.name in self._numbers
-        if watched and (error := self._strike("unlink")):
+        watched = path.parent == self.folder and self.name_of(path) in self._numbers
+        if watched and (error := self.strike("unlink", path)):
             return error
         result = self._delete_below(ctypes.addressof(self._below), name, sync_folder)
         if watched and result == OK:
-            self._put("unlink", path)
-            del self._numbers[path.name]
+            self.removed(path)
         return int(result)
-
-    # What the agent does to these files by itself ---------------------------------------------------------------------
-
-    @whole
-    def pwrite(self, file: int, data: bytes, offset: int) -> int:
-        """In place of os.pwrite."""
-        path = self._opened(file)
-        if path is not None and self._strike("write"):
-            raise OSError(getattr(errno, self.fault.error), "this write was made to fail")
-        written = os_pwrite(file, data, offset)
-        if path is not None:
-            self._put("write", path, offset, bytes(data[:written]))
-        return written
-
-    @whole
-    def fsync(self, file: int) -> None:
-        """In place of os.fsync and os.fdatasync."""
-        path = self._opened(file)
-        if path is None:
-            return
-        error = self._strike("sync")
-        self._put("sync_failed" if error else "sync", path, len(self.tape))
-        if error:
-            raise OSError(errno.EIO, "this sync was made to fail")
-
-    def _opened(self, file: int) -> Path | None:
-        path = Path(os.readlink(f"/proc/self/fd/{file}"))
-        return path if path.parent == self.folder and path.name in self._numbers else None
 
     # What becomes of it -----------------------------------------------------------------------------------------------
 
     def _watched(self, file: int) -> Path | None:
         path = self._paths.get(file)
-        return path if path is not None and path.parent == self.folder and path.name in self._numbers else None
+        return path if path is not None and path.parent == self.folder and self.name_of(path) in self._numbers else None
 
-    def _strike(self, call: Call) -> int:
+    def strike(self, call: Call, path: Path) -> int:
         """The code with which this call fails; OK when it does not."""
         self.calls.append(call)
+        self.names.append(path.name)
         at, sticky = self.fault.at, self.fault.sticky
         if not at or len(self.calls) < at or (len(self.calls) > at and not sticky):
             return OK
@@ -277,14 +248,41 @@ class Shim:
             self.folder = NOWHERE
         if call == "write":
             return FULL if self.fault.error == "ENOSPC" else IOERR_WRITE
-        return _FAILED[call]
+        return _FAILED.get(call, IOERR_WRITE)
 
     @property
-    def _torn(self) -> bool:
+    def torn(self) -> bool:
         return self.fault.torn and len(self.calls) == self.fault.at
 
-    def _put(self, kind: Kind, path: Path, place: int = 0, data: bytes = b"") -> None:
-        self.tape.append(Op(kind, self._numbers[path.name], place, f"/{path.name}", data))
+    def name_of(self, path: Path) -> str:
+        """As on the tape, without the slash in front; empty for what lies elsewhere."""
+        return str(path.relative_to(self._home)) if path.is_relative_to(self._home) else ""
+
+    def knows(self, path: Path) -> bool:
+        """Whether this is a file of the disk that is watched."""
+        return not self.dead and bool(name := self.name_of(path)) and name in self._numbers
+
+    def put(self, kind: Kind, path: Path, place: int = 0, data: bytes = b"", new_path: str = "") -> None:
+        """One change more. A file of no number is the folder."""
+        name = self.name_of(path)
+        self.tape.append(Op(kind, self._numbers.get(name, 0), place, f"/{name}", data, new_path))
+
+    def created(self, path: Path) -> None:
+        """There is a new file."""
+        self._last += 1
+        self._numbers[self.name_of(path)] = self._last
+        self.put("create", path)
+
+    def removed(self, path: Path) -> None:
+        """It is there no more."""
+        self.put("unlink", path)
+        del self._numbers[self.name_of(path)]
+
+    def renamed(self, path: Path, target: Path) -> None:
+        """It has another name, perhaps that of another one which is there no more."""
+        name = self.name_of(target)
+        self.put("rename", path, new_path=f"/{name}")
+        self._numbers[name] = self._numbers.pop(self.name_of(path))
 
 
 def _path(name: int) -> Path:
@@ -301,19 +299,14 @@ def _library() -> ctypes.CDLL:
 
 
 @contextmanager
-def shimmed() -> Iterator[Shim]:
+def over_sqlite() -> Iterator[Shim]:
     """Every connection that this process opens goes through the shim."""
     sqlite3.connect(":memory:").close()
     shim = Shim()
     register, unregister = shim._library.sqlite3_vfs_register, shim._library.sqlite3_vfs_unregister
     assert register(ctypes.byref(shim._vfs), 1) == OK
     try:
-        with (
-            patch.object(os, "pwrite", shim.pwrite),
-            patch.object(os, "fsync", shim.fsync),
-            patch.object(os, "fdatasync", shim.fsync),
-        ):
-            yield shim
+        yield shim
     finally:
         unregister(ctypes.byref(shim._vfs))
         register(ctypes.byref(shim._below), 1)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from agent.journal import database
+from tests.crash.power import lives
+from tests.crash.power.beside import shimmed
 from tests.crash.power.figures import Figures
-from tests.crash.power.shim import Fault, Shim, shimmed
+from tests.crash.power.shim import Fault, Shim
 from tests.crash.power.sweep import Cuts, Trial, a_few, calls_of, everywhere_behind, sweep, trials
 
 
@@ -37,8 +39,10 @@ async def test_A2_4_no_failed_call_and_power_cut_behind_it_takes_back_what_was_t
 
 
 async def failed_syncs(shim: Shim, seed: str, latest: int, cuts: Cuts) -> Figures:
-    """Each of the latest syncs fails once, the process is killed by it, and the next one goes on."""
-    syncs = [at for at, call in enumerate(await calls_of(shim), start=1) if call == "sync"]
+    """Each of the latest syncs of the log fails once, the process is killed by it, and the next one goes on."""
+    calls = await calls_of(shim)
+    named = enumerate(zip(calls, shim.names, strict=True), start=1)
+    syncs = [at for at, (call, name) in named if call == "sync" and name.endswith("-wal")]
     return await sweep(shim, [Trial(Fault(at), "killed") for at in syncs[-latest:]], cuts, seed)
 
 
@@ -69,6 +73,7 @@ async def test_an_agent_that_copies_what_the_kernel_shows_is_convicted(
     What that leaves does not open, or only after it was taken for damaged and rebuilt.
     """
     monkeypatch.setattr(database, "_renew", lambda wal: None)
+    monkeypatch.setattr(lives, "WORK", lives.SALES_ONLY)
     figures = await failed_syncs(shim, seed, 3, everywhere_behind)
     figures.tell("control-io-faults-checkpoint-only")
     assert figures.guilty + figures.salvages > 0

@@ -26,12 +26,12 @@ def seed(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def night(seed: str, long_form: bool, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """Killed, a sync that failed while it was killed, syncs that failed until it noticed, and in the long form more."""
-    told = 3000 if long_form else 700
+    told = 1500 if long_form else 400
     return whole_night(seed, tmp_path_factory.mktemp("night"), told, OFTEN, long_form)
 
 
 async def test_A2_4_no_power_cut_takes_back_what_was_told(night: Night, seed: str, long_form: bool) -> None:
-    figures = await cut(night.tape, WAYS, 250 if long_form else 30, Random(seed))
+    figures = await cut(night.tape, night.taken, WAYS, 250 if long_form else 16, Random(seed))
     figures.seed = seed
     figures.tell("cuts")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])
@@ -55,8 +55,8 @@ def test_A2_4_after_a_power_cut_everything_is_in_the_cloud_once(night: Night, se
 @pytest.mark.parametrize("broken", ["sync some", "sync", pytest.param("order", marks=pytest.mark.long)])
 async def test_an_agent_that_promises_less_is_convicted(broken: str, seed: str) -> None:
     """`normal` and `off` are SQLite's words; `first` tells before it commits."""
-    tape = short_night(seed, broken, 250)
-    figures = await cut(tape, WAYS[:3], 8, Random(seed))
+    tape, taken = short_night(seed, broken, 250)
+    figures = await cut(tape, taken, WAYS[:3], 6, Random(seed))
     figures.seed = seed
     figures.tell(f"control-{broken.replace(' ', '-')}")
     assert figures.lost > 0
@@ -68,7 +68,7 @@ async def test_A2_4_no_power_cut_takes_back_what_was_told_with_checkpoints_as_th
 ) -> None:
     """Eight MiB of log between two: a longer night, and fewer cuts."""
     night = whole_night(seed, tmp_path, 4500, SELDOM, False)
-    figures = await cut(night.tape, WAYS, 30, Random(seed))
+    figures = await cut(night.tape, night.taken, WAYS, 30, Random(seed))
     figures.seed = seed
     figures.tell("cuts-as-it-is")
     assert figures.guilty == 0, "\n".join([f"--seed {seed}", *figures.words])

@@ -61,6 +61,8 @@ class Witness:
         self.told: dict[Key, None] = {}
         self.uploaded = 0
         """The highest sequence of an upload that had arrived at the cloud's door."""
+        self.spoiled: set[int] = set()
+        """Positions of records that were damaged on purpose: the agent's sweep has to look there."""
 
     def take(self, op: Op) -> None:
         """The next record."""
