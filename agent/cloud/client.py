@@ -123,16 +123,19 @@ class Client:
             await self._session.close()
 
     def read_token(self) -> None:
-        """Read the token file again. One that cannot be read leaves the old token: recording needs none."""
+        """Read the token file again. One that cannot be read, or holds nothing, leaves the old token."""
         if self._token_file is None:
             return
         try:
-            token = self._token_file.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            token = "".join(char for char in self._token_file.read_text("ascii").strip() if char.isprintable())
+            if not token:
+                raise ValueError("it is empty")
+        except (OSError, ValueError) as error:
             hint = "Put the cloud's token there (`[cloud] token_file`)."
-            log.warning("token_unreadable", file=str(self._token_file), reason=type(error).__name__, hint=hint)
+            reason = type(error).__name__ if isinstance(error, OSError | UnicodeDecodeError) else str(error)
+            log.warning("token_unreadable", file=str(self._token_file), reason=reason, hint=hint)
             return
-        self._token = "".join(char for char in token if char.isprintable())
+        self._token = token
 
     async def stream(self, epoch: str) -> StreamState:
         """The stream as the cloud has it. Raises CloudRefused (404 when it has none) and Transient."""

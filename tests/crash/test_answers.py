@@ -117,6 +117,29 @@ def test_a_401_waits_for_a_new_token_and_goes_on_by_itself(venue: Venue) -> None
     assert venue.condition("cloud_auth") is None
 
 
+def test_a_token_file_that_was_cut_off_leaves_the_token_that_is_known(venue: Venue) -> None:
+    asked = 0
+
+    def standing(request: web.Request, size: int) -> Say | None:
+        nonlocal asked
+        asked += request.path != "/v1/health"
+        known = request.headers.get("Authorization") == "Bearer second"
+        return None if request.path == "/v1/health" or (known and asked != 3) else problem(401, "unauthorized")
+
+    venue.settle()
+    venue.give_token("second")
+    venue.front.standing = standing
+    venue.sell(20)
+    venue.settle()
+    (venue.box.directory / "token").write_text("")
+    asked = 2  # the next request is refused, so that the file is read again
+    venue.sell(20)
+    venue.settle()
+    assert asked > 3
+    assert "token_unreadable" in venue.box.text
+    venue.front.standing = lambda request, size: None
+
+
 def test_a_record_that_the_cloud_rejects_is_told_and_the_rest_goes_on(venue: Venue) -> None:
     rejected: list[int] = []
 
