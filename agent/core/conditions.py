@@ -78,9 +78,12 @@ class Conditions:
 
     def surplus(self) -> tuple[str, ...]:
         """End the lasting conditions that are too many, and name them."""
-        lasting = [(id, held) for id, held in self._in_order() if held.condition.lasting]
+        count = sum(standing.condition.lasting for standing in self._held.values()) - LASTING_MAX
+        if count <= 0:
+            return ()
+        lasting = [(id, standing) for id, standing in self._in_order() if standing.condition.lasting]
         lasting.sort(key=lambda one: one[1].condition.severity == "critical")
-        gone = tuple(id for id, _ in lasting[: max(0, len(lasting) - LASTING_MAX)])
+        gone = tuple(id for id, _ in lasting[:count])
         for id in gone:
             del self._held[id]
         return gone

@@ -30,8 +30,8 @@ _KINDS: Final[dict[str, Callable[[int], bool]]] = {
 """What a column of each type may hold, by its serial type in the file."""
 SINCE: Final = {"attentions": 3}
 """Tables that an older schema did not have: the first one that did."""
-OLDER_COLUMNS: Final = {"streams": 8, "gaps": 5}
-"""Rows that the first schema wrote, and that nothing has rewritten since, have so few columns."""
+OLDER_COLUMNS: Final = {"streams": 8, "gaps": 5, "journal": 10}
+"""Rows that an older schema wrote, and that nothing has rewritten since, have so few columns."""
 RECORD_COLUMNS: Final = (10, 11)
 
 

@@ -339,11 +339,14 @@ async def test_a_full_disk_takes_a_persons_decision_with_the_reserve(house: Hous
 
 
 async def test_too_many_are_left_out_counted_and_written_in_few_transactions(house: House) -> None:
-    begun = 0
+    transactions: list[int] = []
+    """How many each of them has written."""
 
     def counting(_: sqlite3.Connection, sql: str, run: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-        nonlocal begun
-        begun += sql == "begin immediate"
+        if sql == "begin immediate":
+            transactions.append(0)
+        elif sql.startswith("insert into attentions"):
+            transactions[-1] += 1
         return run()
 
     house.happened("journal_lost", severity="critical")
@@ -352,7 +355,9 @@ async def test_too_many_are_left_out_counted_and_written_in_few_transactions(hou
     for number in range(LASTING_MAX + 10):
         house.happened(f"spoofed:till-{number}")
     await house.written()
-    assert begun <= LASTING_MAX // attentions.TURN_MAX + 2
+    written = [count for count in transactions if count]
+    assert max(written) == attentions.TURN_MAX
+    assert len(written) <= LASTING_MAX // attentions.TURN_MAX + 1
     for number in range(5):
         house.happened(f"sequence_reused:till-{number}")
     await house.written()

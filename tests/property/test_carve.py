@@ -75,7 +75,10 @@ SMALL = {
     "quarantine": [(1, 7, 1, None, "bad", "schema", "why", "ab", 12, "{", b"{}", 1, "open", None, None)],
     "streams": [(1, "0199", 0, bytes(32), None, None, None, "created", 0, None)],
     "journal": [(1, "demo", 1, 2, 3, 4, None, 0.0, "boot", 5.5, 0)],
-    "attentions": [(1, "forked", "warning", "A title", "Words.", "What to do.", 1_795_342_500_000, 5, 1, None)],
+    "attentions": [
+        (1, "forked", "warning", "Title", "", "Do it.", 1_795_342_500_000, 1, 99, None),
+        (2, "lost", "critical", "T" * 300, "t", "", 0, 0, 1, 12.5),
+    ],
 }
 
 

@@ -43,8 +43,8 @@ class Story:
         self._hash.update(str(line).encode())
 
     def note(self, data: bytes) -> None:
-        """Something that is for the hash only."""
-        self._hash.update(data)
+        """Something that is for the hash only. Where the world's files lie is another place each time."""
+        self._hash.update(data.replace(self._root.encode(), b""))
 
     def digest(self) -> str:
         """Of everything so far."""
