@@ -140,12 +140,12 @@ class Tally:
         """The highest `count` holes, ascending."""
         return self._holes(max(0, self._count - count), self._count)
 
-    def gaps_within(self, gap: Gap) -> tuple[Gap, ...]:
-        """What of `gap` is not accounted for, ascending."""
+    def gaps_within(self, gap: Gap, count: int) -> tuple[Gap, ...]:
+        """What of `gap` is not accounted for, ascending; the lowest `count` parts of it."""
         start = bisect_right(self._firsts, gap.first)
-        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, self._count)
+        stop = min(bisect_right(self._lasts, gap.last - 1) + 1, self._count, start + count + 1)
         clipped = (Gap(max(first, gap.first), min(last, gap.last)) for first, last in self._holes(start, stop))
-        return tuple(hole for hole in clipped if hole.first <= hole.last)
+        return tuple(hole for hole in clipped if hole.first <= hole.last)[:count]
 
     def missing_of(self, gap: Gap) -> Gap | None:
         """From the lowest to the highest sequence of `gap` that is not accounted for; None when all are."""
@@ -236,12 +236,17 @@ class Hole:
 
 
 class Holes:
-    """Holes of one epoch that do not overlap, found by any of their sequences."""
+    """Holes of one epoch that do not overlap, found by any of their sequences.
 
-    __slots__ = ("_holes",)
+    `events_count` is how many sequences they span, `newest_s` when the newest that was ever here was opened.
+    """
+
+    __slots__ = ("_holes", "events_count", "newest_s")
 
     def __init__(self) -> None:
         self._holes: list[Hole] = []
+        self.events_count = 0
+        self.newest_s = 0.0
 
     def __iter__(self) -> Iterator[Hole]:
         return iter(tuple(self._holes))
@@ -249,22 +254,33 @@ class Holes:
     def __len__(self) -> int:
         return len(self._holes)
 
-    def lowest(self, count: int) -> list[Hole]:
-        """The lowest `count`, ascending."""
-        return self._holes[:count]
+    def lowest(self, count: int, behind: int = 0) -> list[Hole]:
+        """The lowest `count` of those that begin behind the sequence `behind`, ascending."""
+        at = bisect_right(self._holes, behind, key=_first) if behind else 0
+        return self._holes[at : at + count]
+
+    def latest(self, count: int) -> list[Hole]:
+        """The highest `count`, ascending."""
+        return self._holes[-count:]
 
     @property
     def highest(self) -> int:
         """The last sequence of the highest one, 0 without any."""
         return self._holes[-1].gap.last if self._holes else 0
 
+    def at_or_below(self, sequence: int) -> Hole | None:
+        """The lowest one, if it begins at `sequence` or below."""
+        return self._holes[0] if self._holes and self._holes[0].gap.first <= sequence else None
+
     def add(self, hole: Hole) -> None:
         """One more, which overlaps no other."""
         insort(self._holes, hole, key=_place)
+        self.events_count += hole.gap.last - hole.gap.first + 1
+        self.newest_s = max(self.newest_s, hole.opened_s)
 
     def at(self, sequence: int) -> Hole | None:
         """The hole that `sequence` fell into."""
-        index = bisect_right(self._holes, sequence, key=lambda hole: hole.gap.first) - 1
+        index = bisect_right(self._holes, sequence, key=_first) - 1
         return self._holes[index] if index >= 0 and sequence <= self._holes[index].gap.last else None
 
     def remove(self, hole: Hole) -> None:
@@ -272,6 +288,11 @@ class Holes:
         at = bisect_left(self._holes, hole.gap, key=_place)
         if at < len(self._holes) and self._holes[at] is hole:
             del self._holes[at]
+            self.events_count -= hole.gap.last - hole.gap.first + 1
+
+
+def _first(hole: Hole) -> int:
+    return hole.gap.first
 
 
 def _place(hole: Hole) -> Gap:

@@ -6,6 +6,7 @@ writer's thread; never commits.
 
 import sqlite3
 from collections import deque
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from agent.core.arrivals import TOLD_MAX, Hole, Holes, Loss, OpenGap, Place, Receipt, Tally
@@ -29,6 +30,7 @@ class EpochBook:
 
     __slots__ = (
         "device",
+        "ended_upto",
         "epoch",
         "id",
         "loss",
@@ -49,6 +51,8 @@ class EpochBook:
         self.tally = Tally()
         self.uploaded = Tally()
         self.open_holes = Holes()
+        self.ended_upto = 0
+        """Open holes that begin up to here are lost in steps, since a newer epoch has begun; 0 for none."""
         self.lost = Holes()
         self.lost_anew = True
         """Whether `lost` has changed since `loss` was made of it."""
@@ -62,7 +66,7 @@ class EpochBook:
         counted = self.epoch is not None
         contiguous = self.tally.contiguous
         self.device.settle()
-        self.open_gaps = tuple(filter(None, map(self._told, self.open_holes.lowest(ASKED_MAX))))
+        self.open_gaps = tuple(filter(None, map(self._told, self.open_holes.lowest(ASKED_MAX, self.ended_upto))))
         if self.lost_anew:
             self.lost_anew = False
             self.loss = self._loss()
@@ -77,13 +81,12 @@ class EpochBook:
         )
 
     def _loss(self) -> Loss | None:
-        lost = list(self.lost)
+        lost = self.lost
         if not lost or self.epoch is None:
             return None
-        events = sum(hole.gap.last - hole.gap.first + 1 for hole in lost)
-        latest = tuple(hole.gap for hole in lost[-TOLD_MAX:])
-        newest_s = max(hole.opened_s for hole in lost)
-        return Loss(self.device.name, self.epoch, events, len(lost), lost[0].gap.first, latest, newest_s)
+        (lowest,) = lost.lowest(1)
+        latest = tuple(hole.gap for hole in lost.latest(TOLD_MAX))
+        return Loss(self.device.name, self.epoch, lost.events_count, len(lost), lowest.gap.first, latest, lost.newest_s)
 
     def _told(self, hole: Hole) -> OpenGap | None:
         missing = self.tally.missing_of(hole.gap)
@@ -107,6 +110,7 @@ class DeviceBook:
     __slots__ = (
         "epochs",
         "figures",
+        "holed",
         "id",
         "last",
         "name",
@@ -123,6 +127,8 @@ class DeviceBook:
         self.name = name
         self.epochs: dict[str | None, EpochBook] = {}
         self.newest: EpochBook | None = None
+        self.holed: dict[EpochBook, None] = {}
+        """Countings that may have open holes which no newer epoch has ended."""
         self.recent: dict[str, tuple[bytes, int]] = {}
         self.stored_count = self.stored_bytes = self.uploaded_count = self.uploaded_bytes = 0
         self.last: Moment | None = None
@@ -162,6 +168,8 @@ class Book:
         self.boots: dict[str, int] = {}
         self.offsets_ms: dict[int, int] = {}
         """What wall time minus uptime truly was, by the row of the boot, where its clock was ever synchronised."""
+        self.ending: list[int] = []
+        """Rows of the countings of which something is to be lost in steps, as a heap."""
         self.watermark = 0
         self.position = 0
         self.head = b""
@@ -223,6 +231,22 @@ class Book:
             assert row is not None
             found = self._add_counting(row, device, epoch)
         return found
+
+    def open_hole(self, counting: EpochBook, hole: Hole) -> None:
+        """One more that is open; the next new epoch of the device ends the hope for it."""
+        counting.open_holes.add(hole)
+        counting.device.holed[counting] = None
+
+    def end(self, counting: EpochBook, upto: int) -> None:
+        """What is open of it up to there is to be lost in steps."""
+        if not counting.ended_upto:
+            heappush(self.ending, counting.id)
+        counting.ended_upto = upto
+
+    def ended(self, counting: EpochBook) -> None:
+        """Nothing is to be lost any more of the counting that stands first in `ending`."""
+        assert heappop(self.ending) == counting.id
+        counting.ended_upto = 0
 
     def boot(self, connection: sqlite3.Connection, boot: str) -> int:
         """The row of a boot id."""

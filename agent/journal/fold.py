@@ -5,6 +5,7 @@ Everything here happens inside one transaction on the writer's thread. It tells 
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +25,8 @@ SOUGHT_MAX = 512
 CLOUD_REFUSED = "cloud_refused"
 """Why a stored record is in quarantine: the cloud takes it in no form."""
 RECORD_COLUMNS = 11
+LOST_STEP = 256
+"""Ranges of ended epochs that one commit declares lost, and one record names: more would keep tills waiting."""
 EXCERPT_BYTES_MAX = 4096
 """What the record of a conflict shows of the second event."""
 
@@ -157,7 +160,7 @@ class Fold:
             return
         self.touched.add(counting)
         if type(word) is GivenUp:
-            self._lose_gap(counting, hole)
+            self._lose_hole(counting, hole)
             return
         assert type(word) is Asked
         hole.command = word.command
@@ -166,9 +169,9 @@ class Fold:
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
         """The first sight of an epoch: what an older one still lacks will not come any more."""
         if epoch is not None:
-            for older in device.epochs.values():
-                for hole in older.open_holes:
-                    self._lose_gap(older, hole)
+            holed, device.holed = device.holed, {}
+            for older in holed:
+                self._end_epoch(older)
         newest = device.newest
         counting = self.book.counting(self.connection, device, epoch)
         if newest is not None and device.newest is not newest:
@@ -202,7 +205,7 @@ class Fold:
     def note_gap(self, counting: EpochBook, gap: Gap) -> None:
         """A hole: of sequences that never came, or of such that were lost."""
         hole = Hole(gap, self.stamp.wall_ms, self.stamp.lived_s)
-        counting.open_holes.add(hole)
+        self.book.open_hole(counting, hole)
         self._write_gap(counting, hole, "open")
         self._own("nightsafe.gap.opened", _gap_data(counting, gap))
         self.book.touched.add(counting)
@@ -219,19 +222,69 @@ class Fold:
         hole.came_count += 1
         if counting.tally.covers(*hole.gap):
             counting.open_holes.remove(hole)
-            self._end_gap(counting, hole.gap, "closed")
+            self._close_gap(counting, hole.gap)
 
-    def _lose_gap(self, counting: EpochBook, hole: Hole) -> None:
-        """What the hole still lacks is lost; what came late is not, and is uploaded like any record."""
+    def lose_some(self) -> None:
+        """One step of what newer epochs have ended: some ranges are lost with this commit, the rest with later ones."""
+        book, left = self.book, LOST_STEP
+        while left > 0 and book.ending:
+            counting = book.epochs[book.ending[0]]
+            lost: list[Gap] = []
+            while len(lost) < left and (hole := counting.open_holes.at_or_below(counting.ended_upto)):
+                lost += self._lose_parts(counting, hole, left - len(lost))[0]
+            self._tell_lost(counting, lost)
+            left -= max(1, len(lost))
+            if counting.open_holes.at_or_below(counting.ended_upto) is None:
+                self.connection.execute(SQL["remove_ending"], (counting.id,))
+                book.ended(counting)
+
+    def _end_epoch(self, counting: EpochBook) -> None:
+        """Its open holes will not be filled: one mark for however many; `lose_some` goes through them."""
+        upto = counting.open_holes.highest
+        if upto > counting.ended_upto:
+            self.connection.execute(SQL["write_ending"], (counting.id, upto, self.stamp.wall_ms))
+            self.book.end(counting, upto)
+            self.touched.add(counting)
+
+    def _lose_parts(self, counting: EpochBook, hole: Hole, count: int) -> tuple[tuple[Gap, ...], Hole | None]:
+        """The lowest `count` parts of what the hole still lacks are lost; they, and the hole that is left of it.
+
+        What came late is not lost, and is uploaded like any record.
+        """
         counting.open_holes.remove(hole)
         self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
-        for part in counting.tally.gaps_within(hole.gap):
+        parts = counting.tally.gaps_within(hole.gap, count)
+        for part in parts:
             lost = Hole(part, hole.opened_ms, self.stamp.lived_s)
             self._write_gap(counting, lost, "lost")
-            self._end_gap(counting, part, "lost")
             note_used_up(counting, *part)
             counting.lost.add(lost)
-            counting.lost_anew = True
+        counting.lost_anew = True
+        missing = counting.tally.missing_of(Gap(parts[-1].last + 1, hole.gap.last)) if parts else None
+        if missing is None:
+            return parts, None
+        left = Hole(Gap(missing.first, hole.gap.last), hole.opened_ms, hole.opened_s)
+        counting.open_holes.add(left)
+        self._write_gap(counting, left, "open")
+        return parts, left
+
+    def _tell_lost(self, counting: EpochBook, lost: Sequence[Gap]) -> None:
+        """One record for all: several ranges are named one by one in it, between the ends of them all."""
+        if not lost:
+            return
+        data = _gap_data(counting, Gap(lost[0].first, lost[-1].last))
+        if len(lost) > 1:
+            data["ranges"] = [[str(first), str(last)] for first, last in lost]
+        self._own("nightsafe.gap.lost", data)
+        self.book.touched.add(counting)
+        self.touched.add(counting)
+
+    def _lose_hole(self, counting: EpochBook, hole: Hole) -> None:
+        """All of it, because its device says so."""
+        left: Hole | None = hole
+        while left is not None:
+            lost, left = self._lose_parts(counting, left, LOST_STEP)
+            self._tell_lost(counting, lost)
 
     def _find_lost(self, counting: EpochBook, sequence: int) -> bool:
         """Whether it was given up, and came all the same: then it is lost no more."""
@@ -249,9 +302,9 @@ class Fold:
         self.touched.add(counting)
         return True
 
-    def _end_gap(self, counting: EpochBook, gap: Gap, state: str) -> None:
-        self.connection.execute(SQL["end_gap"], (state, counting.id, gap.first))
-        self._own(f"nightsafe.gap.{state}", _gap_data(counting, gap))
+    def _close_gap(self, counting: EpochBook, gap: Gap) -> None:
+        self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
+        self._own("nightsafe.gap.closed", _gap_data(counting, gap))
         self.book.touched.add(counting)
         self.touched.add(counting)
 

@@ -90,7 +90,15 @@ update gaps set command = ? where device_epoch = ? and first = ?;
 update gaps set state = ? where device_epoch = ? and first = ?;
 
 -- name: read_gaps
-select device_epoch, first, last, opened_ms, opened_boottime_s, command, state from gaps where state in ('open', 'lost');
+select device_epoch, first, last, opened_ms, opened_boottime_s, command, state from gaps
+where state in ('open', 'lost') or first = 0 order by device_epoch, first;
+
+-- name: write_ending
+insert into gaps (device_epoch, first, last, opened_ms, state) values (?, 0, ?, ?, 'closed')
+on conflict (device_epoch, first) do update set last = excluded.last;
+
+-- name: remove_ending
+delete from gaps where device_epoch = ? and first = 0;
 
 -- name: add_records
 insert into records

@@ -69,8 +69,10 @@ def load(connection: sqlite3.Connection) -> Book:
     for row, first, last, opened_ms, opened_s, command, state in run(SQL["read_gaps"]):
         counting = book.epochs[row]
         hole = Hole(Gap(first, last), opened_ms, opened_s or 0.0, command)
-        if state == "open":
-            counting.open_holes.add(hole)
+        if not first:
+            book.end(counting, last)
+        elif state == "open":
+            book.open_hole(counting, hole)
             counting.tally.expect(last)
         else:
             note_used_up(counting, first, last)

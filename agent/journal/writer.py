@@ -169,6 +169,9 @@ class Journal:
                     await self._limp(group)
                     continue
                 await self.writing.look_after()
+                if self.book.ending and not self._waiting and self.writable:
+                    await self._lose_some()
+                    continue
                 if not self._waiting:
                     self._wake.clear()  # first: what arrives while the mark is written must not wait for a beat
                     if not self.writing.writable:
@@ -195,6 +198,20 @@ class Journal:
             await self.writing.transact(self._project, must=True)
         except (Transient, JournalDamaged) as error:
             log.debug("figures_put_off", code=error.code)
+
+    async def _lose_some(self) -> None:
+        """A step of what newer epochs have ended, where nothing waits to be stored. A start goes on with it."""
+
+        def work(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            fold = self.writing.fold(connection)
+            fold.lose_some()
+            return None, fold.write()
+
+        try:
+            await self.writing.transact(work)
+        except (Transient, JournalDamaged) as error:
+            self.writing.note_writable(error)
+        self.writing.tell()
 
     async def _commit_waiting(self) -> None:
         group = self._take_waiting()
@@ -265,6 +282,7 @@ class Journal:
         fold = self.writing.fold(connection)
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
+        fold.lose_some()
         touched = fold.write()
         self._reused = fold.reused
         return outcomes, touched

@@ -14,6 +14,9 @@ from agent.core.arrivals import Announced, GivenUp, Item, Outcome, Own
 AGENT = "agent"
 EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EXCERPT_BYTES_MAX = 262_144, 64, 4096
 
+LOST_STEP = 2
+"""Ranges that one commit declares lost; the rig's journal has the same."""
+
 Span = tuple[int, int]
 
 
@@ -44,7 +47,13 @@ class Said(NamedTuple):
     lost: bool = False
 
 
-Thing = Sent | Told | Said
+class Step(NamedTuple):
+    """The end of a commit: so many ranges that newer epochs have ended are lost in it."""
+
+    ranges: int
+
+
+Thing = Sent | Told | Said | Step
 
 
 def an_event(device: str, id: str, epoch: str | None, sequence: int | None, content: str, time: str = "x") -> Sent:
@@ -69,6 +78,7 @@ def garbage(device: str, word: str) -> Sent:
 
 def as_item(thing: Thing) -> Item:
     """The same for the real journal, judged by the real intake's rules."""
+    assert not isinstance(thing, Step)
     if isinstance(thing, Told):
         return Own(thing.kind, thing.data)
     if isinstance(thing, Said):
@@ -94,11 +104,17 @@ class Counting:
         self.without_record: set[int] = set()
         self.lost: set[int] = set()
         self.open_gaps: list[Span] = []
+        self.ended_upto = 0
         self.refused: list[str | None] = []
 
     @property
     def holes(self) -> list[Span]:
         return spans(set(range(1, self.top + 1)) - self.accounted)
+
+    @property
+    def to_lose(self) -> Span | None:
+        """The lowest open hole that a newer epoch has ended."""
+        return min((hole for hole in self.open_gaps if hole[0] <= self.ended_upto), default=None)
 
     @property
     def top(self) -> int:
@@ -116,6 +132,7 @@ class Model:
         self.refusals: set[tuple[str, bytes]] = set()
         self.countings: dict[str, dict[str | None, Counting]] = {}
         self.newest: dict[str, str | None] = {}
+        self.order: list[tuple[str, str | None]] = []
 
     def take(self, thing: Thing) -> Outcome:
         """What must become of it; its records are in the list afterwards."""
@@ -124,6 +141,9 @@ class Model:
             return Outcome.STORED
         if isinstance(thing, Said):
             return self._hear(thing)
+        if isinstance(thing, Step):
+            self._lose_some(thing.ranges)
+            return Outcome.STORED
         if thing.content is None:
             return self._refuse(thing, "schema" if thing.id is not None else "malformed", Outcome.REFUSED)
         assert thing.id is not None
@@ -156,7 +176,9 @@ class Model:
         for first, last in list(known.open_gaps) if known is not None else ():
             if known is not None and first <= said.last <= last:
                 known.open_gaps.remove((first, last))
-                self._lose(said.device, said.epoch, known, set(range(first, last + 1)) - known.accounted)
+                parts = spans(set(range(first, last + 1)) - known.accounted)
+                for at in range(0, len(parts), LOST_STEP):
+                    self._lose(said.device, said.epoch, known, parts[at : at + LOST_STEP])
         return Outcome.STORED
 
     def uploaded(self, device: str, epoch: str | None) -> Span:
@@ -197,21 +219,43 @@ class Model:
         own = self.countings.setdefault(device, {})
         if epoch not in own:
             if epoch is not None:
-                self._lose_all(device, own)
+                self._end_all(own)
             own[epoch] = Counting()
+            self.order.append((device, epoch))
             if epoch is not None or device not in self.newest:
                 self.newest[device] = epoch
         return own[epoch]
 
-    def _lose_all(self, device: str, countings: dict[str | None, Counting]) -> None:
-        for epoch, counting in countings.items():
-            for first, last in counting.open_gaps:
-                self._lose(device, epoch, counting, set(range(first, last + 1)) - counting.accounted)
-            counting.open_gaps = []
+    def _end_all(self, countings: dict[str | None, Counting]) -> None:
+        for counting in countings.values():
+            counting.ended_upto = max([counting.ended_upto, *(last for _, last in counting.open_gaps)])
 
-    def _lose(self, device: str, epoch: str | None, counting: Counting, numbers: set[int]) -> None:
-        for span in spans(numbers):
-            self._own("nightsafe.gap.lost", gap(device, epoch, span))
+    @property
+    def ending(self) -> bool:
+        """Whether something is to be lost still."""
+        return any(counting.to_lose for own in self.countings.values() for counting in own.values())
+
+    def _lose_some(self, ranges: int) -> None:
+        """The oldest countings first, the lowest holes first; of a hole that is not through the rest stays open."""
+        for device, epoch in self.order:
+            counting, parts = self.countings[device][epoch], list[Span]()
+            while len(parts) < ranges and (hole := counting.to_lose):
+                missing = spans(set(range(hole[0], hole[1] + 1)) - counting.accounted)
+                now = missing[: ranges - len(parts)]
+                counting.open_gaps.remove(hole)
+                if missing[len(now) :]:
+                    counting.open_gaps.append((missing[len(now)][0], hole[1]))
+                parts += now
+            self._lose(device, epoch, counting, parts)
+            ranges -= len(parts)
+
+    def _lose(self, device: str, epoch: str | None, counting: Counting, parts: list[Span]) -> None:
+        if not parts:
+            return
+        named = gap(device, epoch, (parts[0][0], parts[-1][1]))
+        ranges = [[str(first), str(last)] for first, last in parts] if len(parts) > 1 else None
+        self._own("nightsafe.gap.lost", {**named, "ranges": ranges})
+        numbers = {number for first, last in parts for number in range(first, last + 1)}
         counting.without_record |= numbers
         counting.accounted |= numbers
         counting.lost |= numbers

@@ -12,11 +12,13 @@ from unittest.mock import patch
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.instants import to_text
+from agent.journal import fold
 from agent.journal.database import FILE_NAME, Database
 from agent.journal.reader import Reader
 from agent.journal.uploads import Uploaded
 from agent.journal.writer import Journal
 from agent.journal.writing import Limits
+from tests.property.journal_model import LOST_STEP
 
 T = TypeVar("T")
 
@@ -100,6 +102,7 @@ class Rig:
         self._stop: asyncio.Event
         self._running: asyncio.Task[None]
         self._patched: Any
+        self._stepping: Any
 
     async def open(self, tap: Tap = straight) -> "Rig":
         """Open, and let the writer turn. The tap sees every statement behind the migrations, also when the journal is
@@ -107,10 +110,13 @@ class Rig:
         self._tap = tap
         self._patched = patch.object(Database, "open_writer", self._tapped(Database.open_writer))
         self._patched.start()
+        self._stepping = patch.object(fold, "LOST_STEP", LOST_STEP)
+        self._stepping.start()
         try:
             self.journal = await Journal.open(self.folder, VENUE, STREAM, self.clock, LIMITS)
         except BaseException:
             self._patched.stop()
+            self._stepping.stop()
             raise
         self.reader = await Reader.open(self.folder, 1_048_576, lambda: self.journal.book.lineage)
         self._stop = asyncio.Event()
@@ -165,6 +171,7 @@ class Rig:
         while not self.died and busy:
             await asyncio.sleep(0)
             busy = bool(self.journal._waiting) or self.journal.facts().committing or self.journal.limps
+            busy = busy or bool(self.journal.book.ending)
         if self.journal.writing._database is not None:
             await self.journal.writing._database.run(lambda _: None)
 
@@ -182,6 +189,7 @@ class Rig:
         await self.reader.close()
         await self.journal.close()
         self._patched.stop()
+        self._stepping.stop()
 
 
 def copy_files(source: Path, target: Path) -> None:

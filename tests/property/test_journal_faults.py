@@ -14,7 +14,18 @@ import pytest
 from agent.core.arrivals import Outcome
 from agent.core.errors import JournalDamaged, Transient
 from tests.property.journal_checks import check_everything
-from tests.property.journal_model import AGENT, Model, Sent, a_refused, an_event, as_item, garbage, own_of
+from tests.property.journal_model import (
+    AGENT,
+    LOST_STEP,
+    Model,
+    Sent,
+    Step,
+    a_refused,
+    an_event,
+    as_item,
+    garbage,
+    own_of,
+)
 from tests.property.journal_rig import QUICK, Rig, Ticking, read_rows, straight
 
 ROUNDS_MAX = 40
@@ -176,6 +187,8 @@ def replayed(folder: Path) -> Model:
         kind, data = own_of(row.event)
         if kind == "nightsafe.event.refused":
             model.take(refused[data["device"], data["id"]])
+        if kind == "nightsafe.gap.lost":
+            model.take(Step(LOST_STEP))
     return model
 
 

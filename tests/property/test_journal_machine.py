@@ -7,18 +7,31 @@ import asyncio
 import sqlite3
 import tempfile
 from collections.abc import Callable, Coroutine
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.core.arrivals import Outcome
+from agent.core.arrivals import Item, Outcome
 from agent.journal.reader import MEMBERS_BYTES
 from tests.property.journal_checks import check_everything
-from tests.property.journal_model import Model, Said, Sent, Thing, Told, a_refused, an_event, as_item, garbage
+from tests.property.journal_model import (
+    LOST_STEP,
+    Model,
+    Said,
+    Sent,
+    Step,
+    Thing,
+    Told,
+    a_refused,
+    an_event,
+    as_item,
+    garbage,
+)
 from tests.property.journal_rig import COMMIT_EVENTS_MAX, QUICK, Rig, Ticking, copy_files, read_rows, straight
 
 DEVICES = ("till-1", "till-2")
@@ -35,6 +48,21 @@ wishes = st.tuples(
 )
 groups = st.lists(wishes, min_size=1, max_size=6)
 Wish = tuple[str, str, str | None, str, int]
+
+
+class Border(NamedTuple):
+    """The end of a commit: so many things were handed in, and so many records it comes to at the next start."""
+
+    things: int
+    records: int
+
+
+def finished(model: Model) -> Model:
+    """What the next start makes of it."""
+    model = deepcopy(model)
+    while model.ending:
+        model.take(Step(LOST_STEP))
+    return model
 
 
 class JournalMachine(RuleBasedStateMachine):
@@ -73,8 +101,9 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(group=groups)
     def append(self, group: list[Wish]) -> None:
-        expected, things = self.take(group)
-        assert self.do(self.rig.append([as_item(thing) for thing in things])) == expected
+        since = len(self.things)
+        expected, _ = self.take(group)
+        assert self.do(self.rig.append(self.items(since))) == expected
 
     @rule(share=st.floats(0, 1))
     def advance(self, share: float) -> None:
@@ -93,11 +122,12 @@ class JournalMachine(RuleBasedStateMachine):
     def reopen_after_a_kill_between_commits(self) -> None:
         self.live_on_in(lambda folder: copy_files(self.rig.folder, folder))
 
-    @rule(group=groups, statement=st.integers(0, 30))
+    @rule(group=groups, statement=st.integers(0, 60))
     def reopen_after_a_kill_inside_a_transaction(self, group: list[Wish], statement: int) -> None:
-        """What the killed process had told before that instant is there, and else whole commits or nothing."""
-        folder, seen = self.new_folder(), 0
-        there = len(self.model.records)
+        """What the killed process had told before that instant is there, and else whole commits or nothing. What it
+        had begun to lose is lost by the next start."""
+        folder, seen, since = self.new_folder(), 0, len(self.things)
+        there = Border(since, len(self.model.records))
 
         def copying(_: sqlite3.Connection, sql: str, run: Callable[[], Any]) -> Any:
             nonlocal seen
@@ -106,18 +136,19 @@ class JournalMachine(RuleBasedStateMachine):
             seen += 1
             return run()
 
-        before = list(self.things)
-        borders = self.take_by_commits(group)
+        _, borders = self.take(group)
         self.rig.through(copying)
-        self.do(self.rig.append([as_item(thing) for thing in self.things[len(before) :]]))
+        self.do(self.rig.append(self.items(since)))
         self.rig.through(straight)
         if not folder.exists():
             copy_files(self.rig.folder, folder)
         self.do(self.rig.close())
         self.rig = self.do(Rig(folder, self.clock).open())
+        self.do(self.rig.settled())
         left = len(read_rows(folder))
-        assert left in {there, *borders}, f"{left} records after a kill; whole commits end at {[there, *borders]}"
-        self.rebuild(left)
+        found = [border for border in (there, *borders) if border.records == left]
+        assert found, f"{left} records after a kill; whole commits end at {[there, *borders]}"
+        self.rebuild(found[0])
 
     @rule(after=st.floats(0, 1), records_max=st.integers(1, 9), bytes_max=st.integers(1, 8000))
     def read_a_batch(self, after: float, records_max: int, bytes_max: int) -> None:
@@ -139,35 +170,35 @@ class JournalMachine(RuleBasedStateMachine):
 
     # Their parts ------------------------------------------------------------------------------------------------------
 
-    def take(self, group: list[Wish]) -> tuple[list[Outcome], list[Thing]]:
-        """Hand the wishes to the model, one by one, since each may lean on the one before."""
-        outcomes, things = [], []
-        for wish in group:
-            thing = self.made(wish)
-            things.append(thing)
-            self.things.append(thing)
-            outcomes.append(self.model.take(thing))
-        return outcomes, things
-
-    def take_by_commits(self, group: list[Wish]) -> list[int]:
-        """The same; how many records there are at the end of each commit."""
-        borders = []
+    def take(self, group: list[Wish]) -> tuple[list[Outcome], list[Border]]:
+        """Hand the wishes to the model, one by one, since each may lean on the one before; with each commit something
+        is lost of what newer epochs ended, until nothing is left of it. The outcomes, and where the commits end."""
+        outcomes, borders = [], []
         for at, wish in enumerate(group, 1):
-            self.take([wish])
+            outcomes.append(self.handed(self.made(wish)))
             if at % COMMIT_EVENTS_MAX == 0 or at == len(group):
-                borders.append(len(self.model.records))
-        return borders
+                self.handed(Step(LOST_STEP))
+                borders.append(Border(len(self.things), len(finished(self.model).records)))
+        while self.model.ending:
+            self.handed(Step(LOST_STEP))
+        return outcomes, borders
 
-    def rebuild(self, records: int) -> None:
-        """The model as of its first so many records."""
-        cursor, things = self.model.cursor, self.things
+    def handed(self, thing: Thing) -> Outcome:
+        self.things.append(thing)
+        return self.model.take(thing)
+
+    def items(self, since: int) -> list[Item]:
+        return [as_item(thing) for thing in self.things[since:] if not isinstance(thing, Step)]
+
+    def rebuild(self, border: Border) -> None:
+        """The model as of one commit, with all lost that was begun to be."""
+        cursor, things = self.model.cursor, self.things[: border.things]
         self.model, self.things = Model(), []
         for thing in things:
-            if len(self.model.records) == records:
-                break
-            self.things.append(thing)
-            self.model.take(thing)
-        assert len(self.model.records) == records
+            self.handed(thing)
+        while self.model.ending:
+            self.handed(Step(LOST_STEP))
+        assert len(self.model.records) == border.records
         self.model.cursor = cursor
 
     def live_on_in(self, leave: Callable[[Path], None]) -> None:

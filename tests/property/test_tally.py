@@ -56,7 +56,8 @@ def test_a_tally_counts_as_a_set_does(steps: list[tuple[int, int]]) -> None:
         ]
         within = Gap(max(1, first - 4), last + 4)
         lacking = sorted(missing & set(range(within.first, within.last + 1)))
-        parts = tally.gaps_within(within)
+        parts = tally.gaps_within(within, 100)
+        assert [tally.gaps_within(within, count) for count in range(4)] == [parts[:count] for count in range(4)]
         assert [number for part in parts for number in range(part.first, part.last + 1)] == lacking
         assert all(above.first > below.last + 1 for below, above in pairwise(parts))
         if within.last <= highest:

@@ -172,7 +172,8 @@ class Truth:
             if data["epoch"] is not None and data["sequence"] is not None:
                 self._account(data["device"], data["epoch"], (int(data["sequence"]),))
         elif event["type"] == "nightsafe.gap.lost":
-            gone = range(int(data["from"]), int(data["to"]) + 1)
+            ranges = data.get("ranges", [[data["from"], data["to"]]])
+            gone = [sequence for first, last in ranges for sequence in range(int(first), int(last) + 1)]
             stored = _counting(self.stored, data["device"], data["epoch"])
             if any(stored.holds(sequence) for sequence in gone):
                 self.fail(5, f"named lost, and it is there: {data}")

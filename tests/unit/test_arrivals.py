@@ -92,7 +92,7 @@ def test_what_a_device_says_it_has_counted_is_a_hole_behind_all_that_came() -> N
     assert tally.expect(9) == Gap(5, 9)
     assert tally.add(12) is AHEAD
     assert tally.gaps() == (Gap(5, 11),)
-    assert tally.gaps_within(Gap(10, 11)) == (Gap(10, 11),)
+    assert tally.gaps_within(Gap(10, 11), 9) == (Gap(10, 11),)
     assert tally.missing_of(Gap(5, 9)) == Gap(5, 9)
     assert tally.add(9) is LATE
     assert (tally.missing_of(Gap(5, 9)), tally.gaps()) == (Gap(5, 8), (Gap(5, 8), Gap(10, 11)))
@@ -116,7 +116,7 @@ def test_what_is_lost_at_the_end_is_a_hole_like_any_other() -> None:
 def test_a_lost_end_is_known_from_what_is_expected() -> None:
     tally = Tally(3)
     tally.expect(5)
-    assert tally.gaps_within(Gap(4, 5)) == (Gap(4, 5),)
+    assert tally.gaps_within(Gap(4, 5), 9) == (Gap(4, 5),)
     assert tally.add(7) is AHEAD
     assert tally.gaps() == (Gap(4, 6),)
     tally.add_range(4, 6)
