@@ -24,6 +24,8 @@ SOUGHT_MAX = 512
 """Ids looked up by one statement."""
 CLOUD_REFUSED = "cloud_refused"
 """Why a stored record is in quarantine: the cloud takes it in no form."""
+REFUSED = "refused"
+"""Why a hole lacks an event although its device sent it again: it was refused again, and is in quarantine."""
 RECORD_COLUMNS = 11
 LOST_STEP = 256
 """Ranges of ended epochs that one commit declares lost, and one record names: more would keep tills waiting."""
@@ -215,14 +217,21 @@ class Fold:
         row = (counting.id, *hole.gap, hole.opened_ms, hole.opened_s, state)
         self.connection.execute(SQL["write_gap"], row)
 
-    def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
+    def _fill_gap(self, counting: EpochBook, sequence: int, *, refused: bool = False) -> None:
+        """One sequence of a hole is accounted for. A refused one is no event: its loss is named, and may be the end."""
         hole = counting.open_holes.at(sequence)
         if hole is None:
             return
         hole.came_count += 1
+        if refused:
+            self._tell_lost(counting, (Gap(sequence, sequence),), reason=REFUSED)
         if counting.tally.covers(*hole.gap):
             counting.open_holes.remove(hole)
-            self._close_gap(counting, hole.gap)
+            self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
+            if not refused:
+                self._own("nightsafe.gap.closed", _gap_data(counting, hole.gap))
+            self.book.touched.add(counting)
+            self.touched.add(counting)
 
     def lose_some(self) -> None:
         """One step of what newer epochs have ended: some ranges are lost with this commit, the rest with later ones."""
@@ -268,13 +277,15 @@ class Fold:
         self._write_gap(counting, left, "open")
         return parts, left
 
-    def _tell_lost(self, counting: EpochBook, lost: Sequence[Gap]) -> None:
+    def _tell_lost(self, counting: EpochBook, lost: Sequence[Gap], reason: str | None = None) -> None:
         """One record for all: several ranges are named one by one in it, between the ends of them all."""
         if not lost:
             return
         data = _gap_data(counting, Gap(lost[0].first, lost[-1].last))
         if len(lost) > 1:
             data["ranges"] = [[str(first), str(last)] for first, last in lost]
+        if reason is not None:
+            data["reason"] = reason
         self._own("nightsafe.gap.lost", data)
         self.book.touched.add(counting)
         self.touched.add(counting)
@@ -301,12 +312,6 @@ class Fold:
                 counting.lost.add(left)
         self.touched.add(counting)
         return True
-
-    def _close_gap(self, counting: EpochBook, gap: Gap) -> None:
-        self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
-        self._own("nightsafe.gap.closed", _gap_data(counting, gap))
-        self.book.touched.add(counting)
-        self.touched.add(counting)
 
     def _take_refusal(self, refusal: Refusal) -> Outcome:
         outcome = Outcome.CONFLICT if refusal.reason is Reason.CONFLICT else Outcome.REFUSED
@@ -351,7 +356,7 @@ class Fold:
         if place is Place.AHEAD:
             self._open_gap(counting)
         elif place is Place.LATE:
-            self._fill_gap(counting, sequence)
+            self._fill_gap(counting, sequence, refused=True)
 
 
 class Refusable(Protocol):

@@ -156,7 +156,7 @@ def test_A3_7_what_a_device_cannot_bring_again_is_named_as_lost_and_stored_if_it
     ]
 
 
-def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_closes_the_hole(
+def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_its_loss_is_named(
     new_box: Callable[..., Box],
 ) -> None:
     box = new_box(intake=QUICK).start()
@@ -168,7 +168,8 @@ def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_closes_the
         device.send(device.frame(counted("e1", 2, type="nightsafe.forged")))
     told = receipt(box, "till-1", stored="3", gaps=[])
     assert [one["sequence"] for one in told["refused"]] == ["2"]
-    assert (word_of(box, "closed"), word_of(box, "lost")) == ([place(2, 2)], [])
+    assert (word_of(box, "closed"), word_of(box, "lost")) == ([], [place(2, 2) | {"reason": "refused"}])
+    assert box.device("till-1")["lost_events"] == 0, "it is in quarantine, where people look after it"
 
 
 def test_A2_6_a_replacement_takes_over_a_tills_name_under_a_new_epoch(
