@@ -171,6 +171,7 @@ async def _compose(
     watched = JournalConditions(journal, telling)
     journal.writing.on_change(watched.look)
     journal.on_reused(watched.reused)
+    journal.on_uncounted(watched.uncounted)
     journal.mending.on_repaired(watched.repaired)
     sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
@@ -268,6 +269,7 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.reopen_first_s,
         journal.reopen_max_s,
         journal.damaged_bytes_max,
+        settings.intake.epochs_max,
     )
 
 

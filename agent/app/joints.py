@@ -219,6 +219,17 @@ class JournalConditions:
             "Reinstall the app on the device, or call its vendor: its counter was set back.",
         )
 
+    def uncounted(self, device: str) -> None:
+        """A device has begun more epochs than are counted."""
+        self._telling.happened(
+            f"epochs_exceeded:{device}",
+            "warning",
+            f"{device} is counted no more",
+            f"{device} has begun its counting anew too often. Its events are stored and uploaded as ever, but nobody "
+            "would notice if one of them got lost on the way.",
+            "Call its vendor: an app begins anew after a reinstall only. Then raise epochs_max in [intake].",
+        )
+
 
 def _words_of(loss: Loss) -> str:
     if loss.device == AGENT:

@@ -26,6 +26,8 @@ CLOUD_REFUSED = "cloud_refused"
 """Why a stored record is in quarantine: the cloud takes it in no form."""
 REFUSED = "refused"
 """Why a hole lacks an event although its device sent it again: it was refused again, and is in quarantine."""
+EPOCHS_MAX = 2_000
+"""Epochs of one device that are counted, unless the settings say otherwise."""
 RECORD_COLUMNS = 11
 LOST_STEP = 256
 """Ranges of ended epochs that one commit declares lost, and one record names: more would keep tills waiting."""
@@ -49,17 +51,22 @@ class Stamp(NamedTuple):
 class Fold:
     """One group on its way into the log: gives positions, chains, counts. Lives for one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, book: Book, venue: str, stamp: Stamp) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, book: Book, venue: str, stamp: Stamp, epochs_max: int = EPOCHS_MAX
+    ) -> None:
         self.connection = connection
         self.book = book
         self.venue = venue
         self.stamp = stamp
+        self.epochs_max = epochs_max
         self.moment = Moment(stamp.wall_ms, stamp.uptime_ms, stamp.boot)
         self.values: list[Any] = []
         self.touched: set[EpochBook] = set()
         self.known: dict[tuple[int, str], bytes] = {}
         self.reused: list[Event] = []
         """Events with a new id on a sequence that was used before."""
+        self.uncounted: set[str] = set()
+        """Devices whose events are stored without being counted, because they have begun too many epochs."""
 
     def find_known(self, events: list[Event]) -> None:
         """Look up the ids that the group could repeat from before the watermark."""
@@ -108,7 +115,7 @@ class Fold:
                 return Outcome.DUPLICATE
             return self._take_refusal(_conflict(event))
         counting = device.epochs.get(event.epoch) or self._new_counting(device, event.epoch)
-        place = self._store(counting, event.sequence, event.body)
+        place = self._store(counting, event.sequence if counting.epoch is not None else None, event.body)
         device.recent[event.id] = (event.digest, book.position)
         if place is not Place.NEXT and place is not None:
             self._note_place(counting, place, event)
@@ -149,6 +156,8 @@ class Fold:
         """What a device has counted and nobody here has seen is a hole, also behind all that came."""
         device = self.book.devices.get(said.device) or self.book.device(self.connection, said.device)
         counting = device.epochs.get(said.epoch) or self._new_counting(device, said.epoch)
+        if counting.epoch is None:
+            return
         gap = counting.tally.expect(said.last)
         if gap is not None:
             self.note_gap(counting, gap)
@@ -169,7 +178,13 @@ class Fold:
         self.connection.execute(SQL["write_gap_command"], (word.command, counting.id, hole.gap.first))
 
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
-        """The first sight of an epoch: what an older one still lacks will not come any more."""
+        """The first sight of an epoch: what an older one still lacks will not come any more.
+
+        A device that has begun too many gets no further one: its events are stored like such without an epoch.
+        """
+        if epoch is not None and len(device.epochs) >= self.epochs_max:
+            self.uncounted.add(device.name)
+            return self.book.counting(self.connection, device, None)
         if epoch is not None:
             holed, device.holed = device.holed, {}
             for older in holed:
@@ -322,6 +337,8 @@ class Fold:
         used = refusal.sequence if refusal.epoch is not None else None
         counting = self._counting_of(device, refusal.epoch if used is not None else None)
         sequence = str(used) if used is not None else None
+        if counting.epoch is None:
+            used = None
         data = {
             "device": refusal.device, "id": refusal.id, "epoch": refusal.epoch, "sequence": sequence,
             "reason": refusal.reason.value, "detail": refusal.detail, "sha256": refusal.sha256,

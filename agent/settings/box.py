@@ -205,6 +205,9 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
+    epochs_max: Annotated[
+        int, restart("Epochs of one device that are counted; the events of further ones are stored uncounted.", ge=1)
+    ] = 2_000
     gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     excerpt_bytes_max: Annotated[
