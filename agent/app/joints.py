@@ -296,6 +296,17 @@ class Lan:
             "Check the device's settings: its user name and the name in its topic must be the same.",
         )
 
+    def locked_out(self, address: str, device: str) -> None:
+        """Somebody keeps trying to log in."""
+        self._telling.happened(
+            f"login_locked_out:{device}",
+            "warning",
+            f"Logins as {device} are refused",
+            f"Somebody at {address} keeps trying to log in as {device} with a wrong password, or a name that is not "
+            "known here. Nobody was let in; selling on other devices goes on.",
+            f"If that is your device, pair it again: `nightsafe devices add {device} --replace`. If not, find it.",
+        )
+
     def taken_over(self, device: str, before: str, now: str) -> None:
         """A device was let in while it was connected already; again and again means that there are two of it."""
         loop = asyncio.get_running_loop()

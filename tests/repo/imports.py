@@ -34,6 +34,7 @@ HOMES = {
     "aiohttp": ("cloud/", "web/", "receiver/"),
     "aiohttp_jinja2": ("web/", "receiver/"),
     "cryptography": ("lan/identity.py",),
+    "ifaddr": ("lan/identity.py",),
     "jinja2": ("web/", "receiver/"),
     "segno": ("cli/", "web/"),
     "paho": ("tills/", "lan/session.py"),
