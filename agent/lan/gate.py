@@ -198,7 +198,7 @@ class Gate:
             for server in plain:
                 await server.start_serving()
             doors = [self._open(context, listener) for context, listener in tls]
-            listeners = [*(one for server in plain for one in server.sockets), *(listener for _, listener in tls)]
+            listeners = [*(listener for _, listener in tls), *(one for server in plain for one in server.sockets)]
             self.addresses = [one.getsockname()[:2] for one in listeners]
             log.info("gate_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
             ready()
