@@ -243,6 +243,7 @@ class Drain:
         self._head = state.head
         if self._sent < self._journal.cursor():
             self._progress.rewound(state.next)
+            await self._journal.told()  # once the cloud has it again, nothing speaks of it any more
         self._aftermath.size = batches.limited(self._aftermath.size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
         self._refused = None
@@ -332,13 +333,13 @@ class Drain:
         base = self._stream.base
         self._sent, self._head = base + answer.next - 1, answer.head
         self._resumption.went_through()
+        if answer.rejected:
+            self._progress.rejected(answer)  # before: it is written with the cursor
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
             await self._journal.advance(self._sent, highest_safe(self._journal, self._stream, answer.safe), new)
         heard_safe(self._journal, self._stream, answer.safe)
         self._progress.uploaded(count)
-        if answer.rejected:
-            self._progress.rejected(answer)
         return count
 
 

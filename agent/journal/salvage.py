@@ -29,7 +29,7 @@ from agent.journal.mark import Point
 from agent.journal.old import Old, open_read_only
 from agent.journal.pages import cut_log
 from agent.journal.rebuild import Beside, Rebuild, Terms
-from agent.journal.repair import Repaired
+from agent.journal.repaired import Repaired
 from agent.journal.reserve import RESERVE_NAME
 from agent.runtime.files import FILE_MODE, private_directory, sync_directory, write_whole
 
