@@ -117,7 +117,8 @@ def apply(
     ):  # the last one is gone: what comes next stands behind its place all the same
         fresh.position, fresh.head = book.position, book.head
     unnamed_max = _discount(connection, fresh, removed)
-    kept_in = None if None in kept or not kept else kept[0] if len(kept) == 1 else "damaged"
+    names = [name for name in kept if name is not None]
+    kept_in = None if len(names) < len(kept) or not names else names[0] if len(names) == 1 else names[0].split("/")[0]
     positions = tuple((one.position, one.position) for one in removed)
     numberless = [
         Loss(book.epochs[one.counting].device.name, None, None, None)
@@ -254,7 +255,7 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     done = done._replace(lost=(*done.lost, *named), unnamed=done.unseen + max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
     before = book.attentions.get("journal_lost")
-    done = done._replace(told=(news(done, before and before.words.text),))
+    done = done._replace(told=news(done, before and before.words.text))
     for told in done.told:
         put(fold, told)
     fold.write()

@@ -6,6 +6,7 @@ Pure: it decides nothing about a record, and writes nothing.
 from typing import Any, Final, NamedTuple
 
 from agent.core.conditions import Words
+from agent.journal.aside import FOLDER_NAME
 from agent.journal.book import AGENT
 from agent.journal.told import Told
 
@@ -64,8 +65,27 @@ def record_of(done: Repaired) -> dict[str, Any]:
     }
 
 
-def news(done: Repaired, before: str | None) -> Told:
+def news(done: Repaired, before: str | None) -> tuple[Told, ...]:
     """What people are told of it; `before` is what stands of an earlier loss, whose tills nobody has acknowledged."""
+    folder = done.kept_in.split("/")[0] if done.kept_in else FOLDER_NAME
+    return (_loss(done, before),) if folder == FOLDER_NAME else (_loss(done, before), _elsewhere(folder))
+
+
+def _elsewhere(folder: str) -> Told:
+    return Told(
+        "damaged_folder",
+        Words(
+            "warning",
+            "The folder for damaged records cannot be used",
+            f"The folder {FOLDER_NAME} in the state directory takes no files. What was damaged is kept in {folder} "
+            "beside it; nothing of it was deleted.",
+            f"Look at {FOLDER_NAME}: it must be a folder, on the disk of the state directory, that belongs to the user "
+            f"that runs Nightsafe. Then move there what is in {folder}.",
+        ),
+    )
+
+
+def _loss(done: Repaired, before: str | None) -> Told:
     if not done.lost_count:
         text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
         hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
