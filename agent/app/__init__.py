@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -27,6 +28,7 @@ from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
+from agent.core.lockout import Terms
 from agent.drain.drainer import Drain
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
@@ -39,13 +41,15 @@ from agent.journal.writer import Journal
 from agent.journal.writing import Limits as JournalLimits
 from agent.lan.broker import Broker
 from agent.lan.broker import Limits as BrokerLimits
-from agent.lan.gate import Gate
+from agent.lan.gate import Door, Gate
 from agent.lan.gate import Limits as GateLimits
+from agent.lan.identity import Identity, names_here
 from agent.lan.session import Session
 from agent.runtime import systemd
 from agent.runtime.clock import Clock
 from agent.runtime.files import held_lock, private_directory
 from agent.runtime.stages import Entry, Pulse, run_stages
+from agent.settings.box import GateSettings, TlsSettings, WebSettings
 from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
@@ -57,7 +61,7 @@ from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
 from agent.web.routes import Acts
-from agent.web.server import Web
+from agent.web.server import Place, Web
 
 log = structlog.get_logger()
 
@@ -171,6 +175,7 @@ async def _compose(
     watched = JournalConditions(journal, telling)
     journal.writing.on_change(watched.look)
     journal.on_reused(watched.reused)
+    journal.on_uncounted(watched.uncounted)
     journal.mending.on_repaired(watched.repaired)
     sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
@@ -179,6 +184,7 @@ async def _compose(
     monitor = Monitor(
         CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
     )
+    identity = _identity(settings, clock)
     broker = Broker(directory, settings.devices.open, _broker_limits(settings))
     terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
     intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
@@ -188,7 +194,7 @@ async def _compose(
     gaps = Gaps(journal, session, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
     lan.join(receipts, gaps)
     gate = Gate(
-        tuple((address.host, address.port) for address in settings.gate.listen),
+        _doors(settings.gate, identity),
         broker.socket,
         settings.devices.open,
         _gate_limits(settings),
@@ -220,9 +226,13 @@ async def _compose(
         await journal.uploads.adopt(actor, reason)
         drain.retry()
 
-    listen = settings.web.listen
-    address = (listen.host, listen.port) if listen is not None else None
-    web = Web(source, address, directory, condition=telling.stage, acts=Acts(quarantine, adopt, telling.acknowledge))
+    web = Web(
+        source,
+        _places(settings.web, identity),
+        directory,
+        condition=telling.stage,
+        acts=Acts(quarantine, adopt, telling.acknowledge),
+    )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
 
@@ -246,10 +256,13 @@ async def _compose(
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]
 
+    if identity is not None:
+        entries.insert(0, Entry(identity, vital=False, stop_s=times.stop_edges_s))
+
     def addresses() -> dict[str, Any]:
         return {
             "gate": ",".join(f"{host}:{port}" for host, port in gate.addresses),
-            "page": ",".join(f"http://{host}:{port}/" for host, port in web.addresses),
+            "page": ",".join(f"{scheme}://{host}:{port}/" for scheme, host, port in web.addresses),
         }
 
     return entries, addresses
@@ -268,6 +281,7 @@ def _journal_limits(settings: Settings) -> JournalLimits:
         journal.reopen_first_s,
         journal.reopen_max_s,
         journal.damaged_bytes_max,
+        settings.intake.epochs_max,
     )
 
 
@@ -285,7 +299,36 @@ def _gate_limits(settings: Settings) -> GateLimits:
         gate.keepalive_idle_s,
         gate.keepalive_interval_s,
         gate.keepalive_probes_max,
+        Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s),
+        *((gate.tls.handshakes_max, gate.tls.handshakes_per_address_max) if gate.tls else ()),
     )
+
+
+def _identity(settings: Settings, clock: Clock) -> Identity | None:
+    """The box's certificate, where anything speaks TLS."""
+    tls = settings.gate.tls
+    if tls is None and settings.web.listen_tls is None:
+        return None
+    tls = tls or TlsSettings()
+    names = partial(names_here, tls.names)
+    return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
+
+
+def _doors(gate: GateSettings, identity: Identity | None) -> tuple[Door, ...]:
+    """With a table [gate.tls] the addresses speak TLS."""
+    if gate.tls is None:
+        return tuple(Door(one.host, one.port) for one in gate.listen)
+    assert identity is not None
+    plain = (Door(one.host, one.port) for one in gate.tls.also_plain)
+    return (*(Door(one.host, one.port, identity.context) for one in gate.listen), *plain)
+
+
+def _places(web: WebSettings, identity: Identity | None) -> tuple[Place, ...]:
+    plain, tls = web.listen, web.listen_tls
+    places = [Place(plain.host, plain.port)] if plain is not None else []
+    if tls is not None and identity is not None:
+        places.append(Place(tls.host, tls.port, identity.context))
+    return tuple(places)
 
 
 def _broker_limits(settings: Settings) -> BrokerLimits:

@@ -202,6 +202,17 @@ class JournalConditions:
         told = reused(event)
         self._telling.happened(told.id, *told.words)
 
+    def uncounted(self, device: str) -> None:
+        """A device has begun more epochs than are counted."""
+        self._telling.happened(
+            f"epochs_exceeded:{device}",
+            "warning",
+            f"{device} is counted no more",
+            f"{device} has begun its counting anew too often. Its events are stored and uploaded as ever, but nobody "
+            "would notice if one of them got lost on the way.",
+            "Call its vendor: an app begins anew after a reinstall only. Then raise epochs_max in [intake].",
+        )
+
 
 class SweepSide:
     """The journal as the search for damage needs it."""
@@ -258,6 +269,17 @@ class Lan:
             f"{device} published as another device",
             f"{device or 'A device'} tried to publish events at {topic}, which is not its own.",
             "Check the device's settings: its user name and the name in its topic must be the same.",
+        )
+
+    def locked_out(self, address: str, device: str) -> None:
+        """Somebody keeps trying to log in."""
+        self._telling.happened(
+            f"login_locked_out:{device}",
+            "warning",
+            f"Logins as {device} are refused",
+            f"Somebody at {address} keeps trying to log in as {device} with a wrong password, or a name that is not "
+            "known here. Nobody was let in; selling on other devices goes on.",
+            f"If that is your device, pair it again: `nightsafe devices add {device} --replace`. If not, find it.",
         )
 
     def taken_over(self, device: str, before: str, now: str) -> None:

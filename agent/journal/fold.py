@@ -24,6 +24,10 @@ SOUGHT_MAX = 512
 """Ids looked up by one statement."""
 CLOUD_REFUSED = "cloud_refused"
 """Why a stored record is in quarantine: the cloud takes it in no form."""
+REFUSED = "refused"
+"""Why a hole lacks an event although its device sent it again: it was refused again, and is in quarantine."""
+EPOCHS_MAX = 2_000
+"""Epochs of one device that are counted, unless the settings say otherwise."""
 RECORD_COLUMNS = 11
 LOST_STEP = 256
 """Ranges of ended epochs that one commit declares lost, and one record names: more would keep tills waiting."""
@@ -47,17 +51,22 @@ class Stamp(NamedTuple):
 class Fold:
     """One group on its way into the log: gives positions, chains, counts. Lives for one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, book: Book, venue: str, stamp: Stamp) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, book: Book, venue: str, stamp: Stamp, epochs_max: int = EPOCHS_MAX
+    ) -> None:
         self.connection = connection
         self.book = book
         self.venue = venue
         self.stamp = stamp
+        self.epochs_max = epochs_max
         self.moment = Moment(stamp.wall_ms, stamp.uptime_ms, stamp.boot)
         self.values: list[Any] = []
         self.touched: set[EpochBook] = set()
         self.known: dict[tuple[int, str], bytes] = {}
         self.reused: list[Event] = []
         """Events with a new id on a sequence that was used before."""
+        self.uncounted: set[str] = set()
+        """Devices whose events are stored without being counted, because they have begun too many epochs."""
 
     def find_known(self, events: list[Event]) -> None:
         """Look up the ids that the group could repeat from before the watermark."""
@@ -106,7 +115,7 @@ class Fold:
                 return Outcome.DUPLICATE
             return self._take_refusal(_conflict(event))
         counting = device.epochs.get(event.epoch) or self._new_counting(device, event.epoch)
-        place = self._store(counting, event.sequence, event.body)
+        place = self._store(counting, event.sequence if counting.epoch is not None else None, event.body)
         device.recent[event.id] = (event.digest, book.position)
         if place is not Place.NEXT and place is not None:
             self._note_place(counting, place, event)
@@ -147,6 +156,8 @@ class Fold:
         """What a device has counted and nobody here has seen is a hole, also behind all that came."""
         device = self.book.devices.get(said.device) or self.book.device(self.connection, said.device)
         counting = device.epochs.get(said.epoch) or self._new_counting(device, said.epoch)
+        if counting.epoch is None:
+            return
         gap = counting.tally.expect(said.last)
         if gap is not None:
             self.note_gap(counting, gap)
@@ -167,7 +178,13 @@ class Fold:
         self.connection.execute(SQL["write_gap_command"], (word.command, counting.id, hole.gap.first))
 
     def _new_counting(self, device: DeviceBook, epoch: str | None) -> EpochBook:
-        """The first sight of an epoch: what an older one still lacks will not come any more."""
+        """The first sight of an epoch: what an older one still lacks will not come any more.
+
+        A device that has begun too many gets no further one: its events are stored like such without an epoch.
+        """
+        if epoch is not None and len(device.epochs) >= self.epochs_max:
+            self.uncounted.add(device.name)
+            return self.book.counting(self.connection, device, None)
         if epoch is not None:
             holed, device.holed = device.holed, {}
             for older in holed:
@@ -215,14 +232,21 @@ class Fold:
         row = (counting.id, *hole.gap, hole.opened_ms, hole.opened_s, state)
         self.connection.execute(SQL["write_gap"], row)
 
-    def _fill_gap(self, counting: EpochBook, sequence: int) -> None:
+    def _fill_gap(self, counting: EpochBook, sequence: int, *, refused: bool = False) -> None:
+        """One sequence of a hole is accounted for. A refused one is no event: its loss is named, and may be the end."""
         hole = counting.open_holes.at(sequence)
         if hole is None:
             return
         hole.came_count += 1
+        if refused:
+            self._tell_lost(counting, (Gap(sequence, sequence),), reason=REFUSED)
         if counting.tally.covers(*hole.gap):
             counting.open_holes.remove(hole)
-            self._close_gap(counting, hole.gap)
+            self.connection.execute(SQL["end_gap"], ("closed", counting.id, hole.gap.first))
+            if not refused:
+                self._own("nightsafe.gap.closed", _gap_data(counting, hole.gap))
+            self.book.touched.add(counting)
+            self.touched.add(counting)
 
     def lose_some(self) -> None:
         """One step of what newer epochs have ended: some ranges are lost with this commit, the rest with later ones."""
@@ -268,13 +292,15 @@ class Fold:
         self._write_gap(counting, left, "open")
         return parts, left
 
-    def _tell_lost(self, counting: EpochBook, lost: Sequence[Gap]) -> None:
+    def _tell_lost(self, counting: EpochBook, lost: Sequence[Gap], reason: str | None = None) -> None:
         """One record for all: several ranges are named one by one in it, between the ends of them all."""
         if not lost:
             return
         data = _gap_data(counting, Gap(lost[0].first, lost[-1].last))
         if len(lost) > 1:
             data["ranges"] = [[str(first), str(last)] for first, last in lost]
+        if reason is not None:
+            data["reason"] = reason
         self._own("nightsafe.gap.lost", data)
         self.book.touched.add(counting)
         self.touched.add(counting)
@@ -302,12 +328,6 @@ class Fold:
         self.touched.add(counting)
         return True
 
-    def _close_gap(self, counting: EpochBook, gap: Gap) -> None:
-        self.connection.execute(SQL["end_gap"], ("closed", counting.id, gap.first))
-        self._own("nightsafe.gap.closed", _gap_data(counting, gap))
-        self.book.touched.add(counting)
-        self.touched.add(counting)
-
     def _take_refusal(self, refusal: Refusal) -> Outcome:
         outcome = Outcome.CONFLICT if refusal.reason is Reason.CONFLICT else Outcome.REFUSED
         book = self.book
@@ -317,6 +337,8 @@ class Fold:
         used = refusal.sequence if refusal.epoch is not None else None
         counting = self._counting_of(device, refusal.epoch if used is not None else None)
         sequence = str(used) if used is not None else None
+        if counting.epoch is None:
+            used = None
         data = {
             "device": refusal.device, "id": refusal.id, "epoch": refusal.epoch, "sequence": sequence,
             "reason": refusal.reason.value, "detail": refusal.detail, "sha256": refusal.sha256,
@@ -351,7 +373,7 @@ class Fold:
         if place is Place.AHEAD:
             self._open_gap(counting)
         elif place is Place.LATE:
-            self._fill_gap(counting, sequence)
+            self._fill_gap(counting, sequence, refused=True)
 
 
 class Refusable(Protocol):

@@ -93,6 +93,8 @@ update gaps set state = ? where device_epoch = ? and first = ?;
 select device_epoch, first, last, opened_ms, opened_boottime_s, command, state from gaps
 where state in ('open', 'lost') or first = 0 order by device_epoch, first;
 
+-- A row with first = 0 is no gap (sequences begin at 1) but a mark: a newer epoch has begun, and what is open of this
+-- one up to `last` is lost in steps. It lies with the gaps so that whatever mends or rebuilds them carries it along.
 -- name: write_ending
 insert into gaps (device_epoch, first, last, opened_ms, state) values (?, 0, ?, ?, 'closed')
 on conflict (device_epoch, first) do update set last = excluded.last;

@@ -64,6 +64,8 @@ class Journal:
         self._commits_count = 0
         self._on_reused: Callable[[Event], None] = lambda event: None
         self._reused: list[Event] = []
+        self._on_uncounted: Callable[[str], None] = lambda device: None
+        self._uncounted: set[str] = set()
         self._beat: Callable[[], None] = lambda: None
         self._reopening: asyncio.Task[None] | None = None
         self._level = Level.NORMAL
@@ -144,6 +146,10 @@ class Journal:
     def on_reused(self, call: Callable[[Event], None]) -> None:
         """Call `call` with each event that was stored under a sequence its device had used before."""
         self._on_reused = call
+
+    def on_uncounted(self, call: Callable[[str], None]) -> None:
+        """Call `call` with each device whose events were stored uncounted, because it has begun too many epochs."""
+        self._on_uncounted = call
 
     def press(self, level: Level) -> None:
         """How short room is. At `refuse` nothing of devices is taken; the drain and the deletions still write."""
@@ -235,6 +241,9 @@ class Journal:
         reused, self._reused = self._reused, []
         for event in reused:
             self._on_reused(event)
+        uncounted, self._uncounted = self._uncounted, set()
+        for device in sorted(uncounted):
+            self._on_uncounted(device)
         if self.has_room:
             for call in self._on_room:
                 call()
@@ -286,7 +295,7 @@ class Journal:
         for said in {event.device: told.reused(event) for event in fold.reused}.values():
             told.put(fold, said)
         touched = fold.write()
-        self._reused = fold.reused
+        self._reused, self._uncounted = fold.reused, fold.uncounted
         return outcomes, touched
 
     def _project(self, connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:

@@ -21,7 +21,7 @@ from agent.core.lived import Lived, lived
 from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
-from agent.journal.fold import Fold, Stamp
+from agent.journal.fold import EPOCHS_MAX, Fold, Stamp
 from agent.journal.mark import Mark, Point
 from agent.journal.names import NamesFile
 from agent.journal.opening import Opening
@@ -61,6 +61,7 @@ class Limits(msgspec.Struct, frozen=True):
     reopen_first_s: float = 1.0
     reopen_max_s: float = 30.0
     damaged_bytes_max: int = 67_108_864
+    epochs_max: int = EPOCHS_MAX
 
 
 class Writing:
@@ -213,7 +214,7 @@ class Writing:
 
     def fold(self, connection: sqlite3.Connection) -> Fold:
         """Records of this instant, to be appended in the transaction that runs."""
-        return Fold(connection, self.book, self.venue, self.stamp(connection))
+        return Fold(connection, self.book, self.venue, self.stamp(connection), self._limits.epochs_max)
 
     def place(self, connection: sqlite3.Connection) -> Place:
         """Where and when something is repaired."""

@@ -14,7 +14,7 @@ import structlog
 from agent.lan import packets
 from agent.lan.flow import EventFlow
 from agent.lan.packets import Malformed
-from agent.lan.phases import Hold, Phase
+from agent.lan.phases import Hold, LockedOut, Phase
 from agent.lan.stream import PacketStream
 from agent.lan.upstream import Upstream
 
@@ -48,6 +48,7 @@ class DeviceConnection(asyncio.Protocol):
         self.ended = False
         """Whether the device or the broker has said all; what is under way is still acknowledged."""
         self.device = ""
+        self.address = ""
         self.peer = ""
 
     # The transport's calls --------------------------------------------------------------------------------------------
@@ -56,7 +57,8 @@ class DeviceConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "local"
+        self.address = str(peer[0]) if isinstance(peer, tuple) else "local"
+        self.peer = f"{self.address}:{peer[1]}" if isinstance(peer, tuple) else "local"
         self._deadline = self._loop.call_later(self._limits.connect_timeout_s, self._too_late)
         self._gate.joined(self)
 
@@ -144,7 +146,10 @@ class DeviceConnection(asyncio.Protocol):
             return
         self._connect = connect
         try:
-            name, forwarded = self._gate.name_of(connect, self.peer)
+            name, forwarded = self._gate.name_of(connect, self.address, self.peer)
+        except LockedOut as refusal:
+            self._refuse(packets.CONNECTION_RATE_EXCEEDED, str(refusal))
+            return
         except PermissionError as refusal:
             self._refuse(packets.NOT_AUTHORIZED, str(refusal))
             return
@@ -169,7 +174,7 @@ class DeviceConnection(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         if not answer.accepted:
-            self._gate.count("connects_refused")
+            self._gate.refused(self, answer.unknown)
             self._close_after(answer.forwarded)
             return
         self._transport.write(answer.forwarded)
@@ -299,6 +304,13 @@ class DeviceConnection(asyncio.Protocol):
     def stop(self) -> None:
         """The gate is closing: everything read is acknowledged by now."""
         self.close_saying(packets.SERVER_SHUTTING_DOWN, "the box is restarting: connect again")
+
+    def cut(self, text: str) -> None:
+        """The device may not connect any more."""
+        if self.phase is Phase.OPEN:
+            self.close_saying(packets.ADMINISTRATIVE_ACTION, text)
+        else:
+            self.close()
 
     def close(self) -> None:
         """Hang up after what is written has gone out."""

@@ -1,15 +1,17 @@
 """devices → [gate] → ingest → journal. The listener: every device connects here, and nowhere else.
 
 Event PUBLISHes go to ingest and are acknowledged after their commit; everything else is spliced to Mosquitto over its
-Unix socket. TLS will wrap the listening sockets here and change nothing behind them. Never stores, never judges.
+Unix socket, which also says who may log in. TLS ends at the door and changes nothing behind it. Never stores or judges.
 """
 
 import asyncio
+import socket
+import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -19,12 +21,14 @@ from agent.core import cards
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import Held
 from agent.core.events import RESERVED_DEVICES, device_allowed
+from agent.core.lockout import Lockout, Terms
 from agent.lan import packets
 from agent.lan.connection import DeviceConnection
-from agent.lan.phases import Hold
+from agent.lan.phases import Hold, LockedOut
 from agent.lan.sockets import connected, notice_silence
 from agent.lan.stream import is_events_topic
 from agent.lan.upstream import Upstream
+from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
 
 log = structlog.get_logger()
 
@@ -49,6 +53,11 @@ COUNTED = (
     "events_shed",
     "spoofed",
     "takeovers",
+    "handshakes_failed",
+    "handshakes_over_limit",
+    "logins_refused",
+    "logins_locked_out",
+    "connections_cut",
 )
 """What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
 
@@ -67,6 +76,9 @@ class Limits(msgspec.Struct, frozen=True):
     keepalive_idle_s: int
     keepalive_interval_s: int
     keepalive_probes_max: int
+    logins: Terms = Terms(10, 60.0, 60.0)
+    handshakes_max: int = 256
+    handshakes_per_address_max: int = 64
 
     @property
     def packet_bytes_max(self) -> int:
@@ -87,6 +99,14 @@ class Limits(msgspec.Struct, frozen=True):
     def connect_bytes_max(self) -> int:
         """The largest CONNECT: its will may be as large as a packet."""
         return self.packet_bytes_max
+
+
+class Door(NamedTuple):
+    """Where the gate listens; port 0 lets the system choose. With a context it speaks TLS."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
 
 
 class Intake(Protocol):
@@ -114,6 +134,10 @@ class Listeners(Protocol):
         """A device was let in from `now` while its connection from `before` was open: the broker ends that one."""
         ...
 
+    def locked_out(self, address: str, device: str) -> None:
+        """So many logins as `device` were refused that nobody is asked any more about those from `address`."""
+        ...
+
 
 class Gate:
     """The listener for devices: a stage that accepts from `ready` until `stop`."""
@@ -122,14 +146,14 @@ class Gate:
 
     def __init__(
         self,
-        listen: tuple[tuple[str, int], ...],
+        doors: tuple[Door, ...],
         broker_socket: Path,
         open_to_all: bool,
         limits: Limits,
         intake: Intake,
         listeners: Listeners,
     ) -> None:
-        self._listen = listen
+        self._doors = doors
         self._broker_socket = broker_socket
         self._open_to_all = open_to_all
         self.limits = limits
@@ -143,6 +167,7 @@ class Gate:
         """The latest open connection of each device."""
         self._displacing: dict[DeviceConnection, str] = {}
         """Who is being let in while another connection of the same device is open, and where from that one comes."""
+        self._lockout = Lockout(limits.logins)
         self.partial_bytes = 0
         self.shedding = False
         """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
@@ -162,16 +187,26 @@ class Gate:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Accept devices until `stop`; then commit and acknowledge what was read, and close."""
         async with AsyncExitStack() as stack:
-            servers = [await self._bound(host, port, stack) for host, port in self._listen]
+            plain = [await self._bound_plain(door, stack) for door in self._doors if door.context is None]
+            tls = [
+                (door.context, listener)
+                for door in self._doors
+                if door.context is not None
+                for listener in await self._bound_tls(door, stack)
+            ]
             self._joins = await stack.enter_async_context(asyncio.TaskGroup())
-            for server in servers:
+            for server in plain:
                 await server.start_serving()
-            self.addresses = [listener.getsockname()[:2] for server in servers for listener in server.sockets]
+            doors = [self._open(context, listener) for context, listener in tls]
+            listeners = [*(listener for _, listener in tls), *(one for server in plain for one in server.sockets)]
+            self.addresses = [one.getsockname()[:2] for one in listeners]
             log.info("gate_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
             ready()
             await stop.wait()
-            for server in servers:
+            for server in plain:
                 server.close()
+            for door in doors:
+                door.cancel()
             for connection in tuple(self._connections):
                 connection.hold(Hold.STOPPING)
             while any(not connection.idle for connection in self._connections):
@@ -180,22 +215,43 @@ class Gate:
             for connection in tuple(self._connections):
                 connection.stop()
 
-    async def _bound(self, host: str, port: int, stack: AsyncExitStack) -> asyncio.Server:
+    async def _bound_plain(self, door: Door, stack: AsyncExitStack) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, start_serving=False)
+            server = await loop.create_server(self._accept, door.host, door.port, backlog=BACKLOG, start_serving=False)
         except OSError as error:
-            raise Held(
-                "gate_address",
-                f"The gate cannot listen on {host}:{port}: {error.strerror or error}.",
-                f"See what holds the port with `ss -ltnp 'sport = :{port}'` and stop it (often Debian's own mosquitto: "
-                "`systemctl disable --now mosquitto`), or change [gate] listen.",
-            ) from error
+            raise _not_bound(door, error) from error
         stack.callback(server.close)
-        limits = self.limits
-        for listener in server.sockets:
-            notice_silence(listener, limits.keepalive_idle_s, limits.keepalive_interval_s, limits.keepalive_probes_max)
+        self._notice_silence(server.sockets)
         return server
+
+    async def _bound_tls(self, door: Door, stack: AsyncExitStack) -> list[socket.socket]:
+        try:
+            listeners = await bind(door.host, door.port)
+            for listener in listeners:
+                stack.callback(listener.close)
+                listener.listen(BACKLOG)
+        except OSError as error:
+            raise _not_bound(door, error) from error
+        self._notice_silence(listeners)
+        return listeners
+
+    def _notice_silence(self, listeners: Iterable[socket.socket]) -> None:
+        limits = self.limits
+        for listener in listeners:
+            notice_silence(listener, limits.keepalive_idle_s, limits.keepalive_interval_s, limits.keepalive_probes_max)
+
+    def _open(self, context: ssl.SSLContext, listener: socket.socket) -> asyncio.Task[None]:
+        """Accept with TLS, until cancelled."""
+        limits = self.limits
+        bounds = HandshakeLimits(limits.connect_timeout_s, limits.handshakes_max, limits.handshakes_per_address_max)
+        door = TlsDoor(listener, context, self._accept, bounds, lambda address: self._has_room, self.count)
+        assert self._joins is not None
+        return self._joins.create_task(door.run(), name="gate-door")
+
+    @property
+    def _has_room(self) -> bool:
+        return len(self._connections) <= self.limits.connections_max
 
     def _accept(self) -> asyncio.Protocol:
         self._counts["connections_total"] += 1
@@ -221,6 +277,7 @@ class Gate:
 
     def opened(self, connection: DeviceConnection) -> None:
         """The broker let the device in."""
+        self._lockout.let_in(connection.address, connection.device, asyncio.get_running_loop().time())
         log.debug("device_connected", device=connection.device, peer=connection.peer)
         before = self._displacing.pop(connection, None)
         if before is not None:
@@ -229,11 +286,41 @@ class Gate:
         if connection.device:
             self._present[connection.device] = connection
 
+    def refused(self, connection: DeviceConnection, unknown: bool) -> None:
+        """The broker did not let the device in; `unknown` where name or password were wrong."""
+        self._counts["connects_refused"] += 1
+        if not unknown:
+            return
+        self._counts["logins_refused"] += 1
+        address, device = connection.address, connection.device
+        if not device_allowed(device):
+            device = "no device's name"
+        if self._lockout.refused(address, connection.device, asyncio.get_running_loop().time()):
+            log.warning("login_locked_out", address=address, device=device, for_s=self.limits.logins.lockout_s)
+            self._listeners.locked_out(address, device)
+        else:
+            log.debug("login_refused", address=address, device=device)
+
+    def locked_out(self, address: str, device: str) -> bool:
+        """Whether the broker is not even asked about this login; counted."""
+        locked = self._lockout.locked(address, device, asyncio.get_running_loop().time())
+        self._counts["logins_locked_out"] += locked
+        return locked
+
+    def cut(self, device: str, text: str) -> int:
+        """End every connection of a device that may not connect any more, with words; returns how many there were."""
+        self._lockout.forget(device)
+        found = [connection for connection in self._connections if connection.device == device]
+        for connection in found:
+            self._counts["connections_cut"] += 1
+            connection.cut(text)
+        return len(found)
+
     def count(self, name: str) -> None:
         """Count one of what the counters call `name`."""
         self._counts[name] += 1
 
-    def name_of(self, connect: packets.Connect, peer: str) -> tuple[str, bytes]:
+    def name_of(self, connect: packets.Connect, address: str, peer: str) -> tuple[str, bytes]:
         """Who connects, and the CONNECT to pass on. PermissionError, with words, for what must not reach the broker."""
         if connect.username is not None:
             name, forwarded = connect.username, packets.packet(packets.CONNECT << 4, connect.body)
@@ -249,6 +336,8 @@ class Gate:
             raise PermissionError(
                 "the name looks like a card number, and names are written down: give the device another"
             )
+        if self.locked_out(address, name):
+            raise LockedOut("too many logins were refused: wait, then try again with the right password")
         if self._open_to_all and connect.will_topic is not None:
             self._check_will(name, connect.will_topic)
         return name, forwarded
@@ -323,3 +412,13 @@ class Gate:
 def events_topic(device: str) -> str:
     """Where this device's events go."""
     return f"pos/v1/{device}/events"
+
+
+def _not_bound(door: Door, error: OSError) -> Held:
+    host, port = door.host, door.port
+    return Held(
+        "gate_address",
+        f"The gate cannot listen on {host}:{port}: {error.strerror or error}.",
+        f"See what holds the port with `ss -ltnp 'sport = :{port}'` and stop it (often Debian's own mosquitto: "
+        "`systemctl disable --now mosquitto`), or change [gate] listen.",
+    )

@@ -25,7 +25,9 @@ BAD_AUTHENTICATION_METHOD: Final = 0x8C
 TOPIC_ALIAS_INVALID: Final = 0x94
 PACKET_TOO_LARGE: Final = 0x95
 QUOTA_EXCEEDED: Final = 0x97
+ADMINISTRATIVE_ACTION: Final = 0x98
 PAYLOAD_FORMAT_INVALID: Final = 0x99
+CONNECTION_RATE_EXCEEDED: Final = 0x9F
 
 PINGREQ_PACKET: Final = b"\xc0\x00"
 
@@ -261,10 +263,18 @@ def connect_as(connect: Connect, username: str) -> bytes:
     return packet(CONNECT << 4, bytes(body))
 
 
+LOGIN_REFUSED: Final = {V4: (4, 5), V5: (0x86, NOT_AUTHORIZED)}
+"""Codes by protocol level with which a broker refuses a name or a password."""
+
+
 class Connack(NamedTuple):
-    """What the broker answered. `keep_alive_s` is its wish, None without one; `forwarded` is the packet to pass on."""
+    """What the broker answered. `keep_alive_s` is its wish, None without one; `forwarded` is the packet to pass on.
+
+    `unknown` tells that it knows no such name, or that the password is wrong.
+    """
 
     accepted: bool
+    unknown: bool
     keep_alive_s: int | None
     forwarded: bytes
 
@@ -275,7 +285,7 @@ def rewrite_connack(level: int, body: bytes, receive_maximum: int, packet_bytes_
         raise Malformed("the broker's CONNACK is short")
     accepted = body[1] == 0
     if level == V4 or not accepted:
-        return Connack(accepted, None, packet(CONNACK << 4, body))
+        return Connack(accepted, body[1] in LOGIN_REFUSED[level], None, packet(CONNACK << 4, body))
     ours = {
         _RECEIVE_MAXIMUM: receive_maximum.to_bytes(2, "big"),
         _TOPIC_ALIAS_MAXIMUM: b"\0\0",
@@ -298,7 +308,7 @@ def rewrite_connack(level: int, body: bytes, receive_maximum: int, packet_bytes_
             out += fields.body[start : fields.at]
     for identifier, value in ours.items():
         out += bytes((identifier,)) + value
-    return Connack(True, keep_alive_s, packet(CONNACK << 4, body[:2] + write_varint(len(out)) + bytes(out)))
+    return Connack(True, False, keep_alive_s, packet(CONNACK << 4, body[:2] + write_varint(len(out)) + bytes(out)))
 
 
 def parse_publish_properties(data: bytes, at: int, end: int) -> tuple[PublishProperties, int]:
@@ -331,7 +341,7 @@ def refuse_connect(level: int, reason: int, text: str = "") -> bytes:
     """A CONNACK that refuses; 3.1.1 gets the return code nearest to `reason`."""
     if level == V5:
         return packet(CONNACK << 4, bytes((0, reason)) + _reason_properties(text))
-    code = {UNSUPPORTED_VERSION: 1, SERVER_UNAVAILABLE: 3, SERVER_BUSY: 3}.get(reason, 5)
+    code = {UNSUPPORTED_VERSION: 1, SERVER_UNAVAILABLE: 3, SERVER_BUSY: 3, CONNECTION_RATE_EXCEEDED: 3}.get(reason, 5)
     return bytes((CONNACK << 4, 2, 0, code))
 
 

@@ -21,3 +21,7 @@ class Hold:
     UPSTREAM = 8
     STOPPING = 16
     UNREAD = 32
+
+
+class LockedOut(PermissionError):
+    """So many logins were refused that this one is not tried."""

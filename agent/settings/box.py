@@ -34,15 +34,44 @@ class StateSettings(Section, frozen=True):
     ]
 
 
+class TlsSettings(Section, frozen=True):
+    """TLS by the venue's own authority, which the box makes at its first start. The table alone switches it on."""
+
+    also_plain: Annotated[
+        tuple[Address, ...], restart("Further gate addresses, without TLS; refused on anything but loopback.")
+    ] = ()
+    names: Annotated[
+        tuple[str, ...],
+        restart("Host names or addresses of this box that it does not know of itself, for its certificate."),
+    ] = ()
+    life_days: Annotated[
+        int, restart("Days that a certificate is valid; it is renewed after two thirds of them.", ge=2, le=825)
+    ] = 397
+    handshakes_max: Annotated[
+        int, restart("TLS handshakes under way at one listener; further connections wait.", ge=1, le=10_000)
+    ] = 256
+    handshakes_per_address_max: Annotated[
+        int, restart("TLS handshakes under way from one address; further ones are closed.", ge=1, le=10_000)
+    ] = 64
+
+
 class GateSettings(Section, frozen=True):
     """The listener for devices."""
 
     listen: Annotated[
         tuple[Address, ...],
         restart(
-            'Addresses to listen on, each "host:port"; plain MQTT is refused on anything but loopback.', min_length=1
+            'Addresses to listen on, each "host:port"; without [gate.tls] they are plain, and loopback only.',
+            min_length=1,
         ),
     ]
+    tls: Annotated[TlsSettings | None, restart("TLS on the addresses of `listen`.")] = None
+    login_tries_max: Annotated[
+        int,
+        restart("Refused logins of one name from one address, within the window, that lock it out.", ge=1, le=1_000),
+    ] = 10
+    login_window_s: Annotated[float, restart("The time in which they are counted.", gt=0, le=3_600)] = 60.0
+    lockout_s: Annotated[float, restart("How long it is locked out then.", gt=0, le=86_400)] = 60.0
     connections_max: Annotated[int, restart("Devices connected at once; the next one is closed.", ge=1, le=65_535)] = (
         512
     )
@@ -205,6 +234,9 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
+    epochs_max: Annotated[
+        int, restart("Epochs of one device that are counted; the events of further ones are stored uncounted.", ge=1)
+    ] = 2_000
     gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     excerpt_bytes_max: Annotated[
@@ -224,6 +256,10 @@ class WebSettings(Section, frozen=True):
     """The local page and health endpoints."""
 
     listen: Annotated[Address | None, restart('Address of the page, "host:port"; left out, there is none.')] = None
+    listen_tls: Annotated[
+        Address | None,
+        restart('Address of the page with TLS by the venue\'s authority, "host:port", usually "0.0.0.0:8443".'),
+    ] = None
     pin_file: Annotated[
         Path | None, restart("File with the venue PIN that opens payloads and actions, relative to this file's folder.")
     ] = None

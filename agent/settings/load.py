@@ -23,11 +23,6 @@ from agent.settings.section import ID_WORDS, Address, Section
 SETTINGS_BYTES_MAX: Final = 1_048_576
 """Largest settings file that is read, in bytes."""
 
-NOT_HERE: Final[Mapping[KeyPath, str]] = {
-    ("gate", "tls"): "this version of Nightsafe has no TLS listener; remove the table and listen on loopback",
-}
-"""Known names that this version does not serve, with what to do."""
-
 _INVALID: Final = object()
 
 
@@ -190,8 +185,6 @@ def _item_type(hint: Any) -> Any:
 
 
 def _unknown(path: KeyPath, names: list[str]) -> str:
-    if path in NOT_HERE:
-        return NOT_HERE[path]
     near = get_close_matches(path[-1], names, n=1, cutoff=0.5)
     if near:
         return f"unknown; did you mean {near[0]}?"

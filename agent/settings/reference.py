@@ -24,10 +24,13 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "venue.contact_email": '"manager@venue.example"',
     "venue.trading": '{ friday = ["11:00-23:00"], saturday = ["11:00-15:00", "18:00-02:00"] }',
     "state.directory": '"/var/lib/nightsafe"',
-    "gate.listen": '["127.0.0.1:1883"]',
+    "gate.listen": '["0.0.0.0:8883"]',
+    "gate.tls.also_plain": '["127.0.0.1:1883"]',
+    "gate.tls.names": '["box.venue.example"]',
     "cloud.url": '"https://cloud.example"',
     "cloud.token_file": '"token"',
-    "web.listen": '"127.0.0.1:8080"',
+    "web.listen": '"0.0.0.0:8080"',
+    "web.listen_tls": '"0.0.0.0:8443"',
     "web.pin_file": '"pin"',
     "orders.devices": '["till-1"]',
     "devices.version_min": '"2.4.0"',
@@ -43,7 +46,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 """Values that show how a setting is written, where its default does not."""
 
-WRITTEN: Final = frozenset({"cloud.token_file", "web.listen"})
+WRITTEN: Final = frozenset({"cloud.token_file", "gate.tls.also_plain", "web.listen", "web.listen_tls"})
 """Settings that the example sets although they could be left out."""
 
 OPTIONAL: Final = frozenset({"alerts.smtp"})
@@ -66,6 +69,9 @@ UNITS: Final[Mapping[str, str]] = {
     "shown": "entries",
     "declines": "payments",
     "probes": "probes",
+    "handshakes": "handshakes",
+    "epochs": "epochs",
+    "tries": "tries",
     "port": "port number",
 }
 """The unit that a name ends or begins with."""

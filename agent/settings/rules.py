@@ -46,6 +46,14 @@ def problems_of(sections: Sections) -> Iterator[Problem]:
     devices: DevicesSettings | None = sections.get("devices")
     cloud: CloudSettings | None = sections.get("cloud")
     alerts: AlertsSettings | None = sections.get("alerts")
+    if gate and gate.tls is None:
+        yield from _plain(("gate", "listen"), gate.listen, "listen on 127.0.0.1, or add a table [gate.tls]")
+    if gate and gate.tls is not None:
+        yield from _plain(("gate", "tls", "also_plain"), gate.tls.also_plain, "listen on 127.0.0.1")
+    if gate:
+        fixed = [one for one in (*gate.listen, *(gate.tls.also_plain if gate.tls else ())) if one.port]
+        if len(set(fixed)) < len(fixed):
+            yield Problem(("gate", "listen"), "names an address twice")
     if devices and devices.open and gate and not all(address.is_loopback for address in gate.listen):
         yield Problem(("devices", "open"), "true is refused unless every gate address is loopback")
     if cloud and cloud.token_file is None and (host := _host(cloud.url)) and not is_loopback(host):
@@ -72,14 +80,10 @@ def _trading(path: KeyPath, trading: Mapping[str, tuple[str, ...]]) -> Iterator[
                 yield Problem((*path, day), f'"{span}" is not "HH:MM-HH:MM"')
 
 
-def _plain_listen(path: KeyPath, listen: tuple[Address, ...]) -> Iterator[Problem]:
+def _plain(path: KeyPath, listen: tuple[Address, ...], remedy: str) -> Iterator[Problem]:
     for address in listen:
         if not address.is_loopback:
-            text = f"{address} is not loopback, and plain MQTT is served on loopback only; listen on 127.0.0.1"
-            yield Problem(path, text)
-    fixed = [address for address in listen if address.port]
-    if len(set(fixed)) < len(fixed):
-        yield Problem(path, "names an address twice")
+            yield Problem(path, f"{address} is not loopback, and plain MQTT is served on loopback only; {remedy}")
 
 
 def _services(path: KeyPath, services: tuple[str, ...]) -> Iterator[Problem]:
@@ -173,7 +177,6 @@ _JUDGES: Final[Mapping[KeyPath, Callable[[KeyPath, Any], Iterator[Problem]]]] = 
     ("venue", "contact_email"): _email,
     ("venue", "timezone"): _timezone,
     ("venue", "trading"): _trading,
-    ("gate", "listen"): _plain_listen,
     ("cloud", "url"): _url,
     ("orders", "devices"): _device_ids,
     ("alerts", "support_email"): _email,

@@ -1,24 +1,26 @@
-"""status → [web server] → people, scrapers, command line. The listeners: one address, and a Unix socket for the CLI.
+"""status → [web server] → people, scrapers, command line. The listeners: addresses, and a Unix socket for the CLI.
 
-The same pages on both. Each bounds its connections, their waiting and their life, so that nobody can take the box down
-from here. Only the Unix socket takes a body, and acts.
+The same pages on all, plain or by the venue's TLS. Each bounds its connections, their waiting and their life, so that
+nobody can take the box down from here. Only the Unix socket takes a body, and acts.
 """
 
 import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiohttp import web
 
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
+from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
 from agent.web.guard import Terms
 from agent.web.routes import Acts, Source, make_app
 
@@ -44,71 +46,92 @@ HEADERS_MAX: Final = 64
 """Header lines in a request."""
 
 
+HANDSHAKES: Final = HandshakeLimits(seconds_max=IDLE_S_MAX, count_max=32, count_per_address_max=16)
+"""TLS handshakes under way."""
+
+
+class Place(NamedTuple):
+    """Where the page is served; port 0 lets the system choose. With a context it speaks TLS."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+
+
 class Web:
     """The stage that serves `source`.
 
-    `listen` is (host, port) or None for no address, port 0 lets the system choose; `state_directory` holds the Unix
-    socket; `names` are further host names that this box answers to. `addresses` is where it listens right now. While
-    the address cannot be had, `condition` is told (name, words), the Unix socket serves, and it is tried again.
+    `state_directory` holds the Unix socket; `names` are further host names that this box answers to. `addresses` is
+    where it listens right now, by scheme. While an address cannot be had, `condition` is told (name, words), the others
+    and the Unix socket serve, and it is tried again.
     """
 
     def __init__(
         self,
         source: Source,
-        listen: tuple[str, int] | None,
+        places: Sequence[Place],
         state_directory: Path,
         names: frozenset[str] = frozenset(),
         condition: Callable[[str, str | None], None] = lambda name, words: None,
         acts: Acts | None = None,
     ) -> None:
         self.name = "web"
-        self.addresses: tuple[tuple[str, int], ...] = ()
+        self.addresses: list[tuple[str, str, int]] = []
+        """Scheme, host and port."""
         self._source = source
-        self._listen = listen
+        self._places = places
         self._socket_path = state_directory / SOCKET_NAME
         self._names = names
         self._condition = condition
         self._acts = acts
-        self._refused = False
+        self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Serve until `stop`. Raises Held, naming the remedy, when the Unix socket cannot be made."""
-        self.addresses = ()
+        self.addresses = []
         async with AsyncExitStack() as stack:
             here = bind_socket(self._socket_path)
             stack.callback(self._socket_path.unlink, missing_ok=True)
+            doors = await stack.enter_async_context(asyncio.TaskGroup())
             terms = Terms(names=None, plain_api=True, acts=True)
             servers = [await serve(stack, self._source, terms, [here], self._acts)]
             seen_s: dict[web.RequestHandler, float] = {}
-            await self._open_address(stack, servers)
+            waiting = [one for one in self._places if not await self._open(one, stack, doors, servers)]
             ready()
             while not stop.is_set():
                 seen_s = _end_old_connections(servers, seen_s)
-                if not self.addresses:
-                    await self._open_address(stack, servers)
+                waiting = [one for one in waiting if not await self._open(one, stack, doors, servers)]
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TEND_INTERVAL_S):
                         await stop.wait()
 
-    async def _open_address(self, stack: AsyncExitStack, servers: list[web.Server]) -> None:
-        if self._listen is None:
-            return
-        host, port = self._listen
+    async def _open(
+        self, place: Place, stack: AsyncExitStack, doors: asyncio.TaskGroup, servers: list[web.Server]
+    ) -> bool:
+        """Serve there; False when the address cannot be had now."""
+        host, port, context = place
         try:
             sockets = await bind_address(host, port)
         except Held as held:
-            tell = log.debug if self._refused else log.warning
+            tell = log.debug if place in self._refused else log.warning
             tell("web_address_refused", code=held.code, reason=held.text, hint=held.hint)
-            self._refused = True
+            self._refused.add(place)
             self._condition(self.name, str(held))
-            return
-        names = self._names | {"localhost", host.lower()}
-        servers.append(await serve(stack, self._source, Terms(names=names, plain_api=False), sockets))
-        self.addresses = tuple(one.getsockname()[:2] for one in sockets)
-        log.info("web_listening", addresses=[f"{host}:{port}" for host, port in self.addresses])
-        if self._refused:
-            self._refused = False
-            self._condition(self.name, None)
+            return False
+        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False)
+        if context is None:
+            servers.append(await serve(stack, self._source, terms, sockets))
+        else:
+            servers.append(await serve_tls(stack, doors, self._source, terms, sockets, context))
+        scheme = "http" if context is None else "https"
+        bound = [(scheme, *one.getsockname()[:2]) for one in sockets]
+        self.addresses += bound
+        log.info("web_listening", addresses=[f"{scheme}://{host}:{port}" for scheme, host, port in bound])
+        if place in self._refused:
+            self._refused.discard(place)
+            if not self._refused:
+                self._condition(self.name, None)
+        return True
 
 
 async def serve(
@@ -119,6 +142,34 @@ async def serve(
     acts: Acts | None = None,
 ) -> web.Server:
     """Serve the pages on bound sockets until `stack` closes; it owns the sockets from now on."""
+    server = await _server(stack, source, terms, sockets, acts)
+    loop = asyncio.get_running_loop()
+    for one in sockets:
+        listener = await loop.create_server(partial(_protocol, server), sock=one, backlog=BACKLOG_MAX)
+        stack.callback(listener.close)
+    return server
+
+
+async def serve_tls(
+    stack: AsyncExitStack,
+    doors: asyncio.TaskGroup,
+    source: Source,
+    terms: Terms,
+    sockets: list[socket.socket],
+    context: ssl.SSLContext,
+) -> web.Server:
+    """The same behind TLS: who is in its handshake takes none of the places."""
+    server = await _server(stack, source, terms, sockets, None)
+    for one in sockets:
+        one.listen(BACKLOG_MAX)
+        door = TlsDoor(one, context, partial(_protocol, server), HANDSHAKES)
+        stack.callback(doors.create_task(door.run(), name="web-door").cancel)
+    return server
+
+
+async def _server(
+    stack: AsyncExitStack, source: Source, terms: Terms, sockets: list[socket.socket], acts: Acts | None
+) -> web.Server:
     for one in sockets:
         stack.callback(one.close)
     runner = web.AppRunner(
@@ -135,31 +186,15 @@ async def serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     assert runner.server is not None
-    loop = asyncio.get_running_loop()
-    for one in sockets:
-        listener = await loop.create_server(partial(_protocol, runner.server), sock=one, backlog=BACKLOG_MAX)
-        stack.callback(listener.close)
     return runner.server
 
 
 async def bind_address(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address that `host` means. Raises Held when one cannot be had."""
-    loop = asyncio.get_running_loop()
-    bound: list[socket.socket] = []
+    """Bound sockets for every address that `host` means. Raises Held when one cannot be had."""
     try:
-        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, proto, _, address in dict.fromkeys(infos):
-            one = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
-            bound.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
+        return await bind(host, port)
     except OSError as error:
-        for one in bound:
-            one.close()
         raise _not_bound(f"{host}:{port}", port, error) from error
-    return bound
 
 
 def bind_socket(path: Path) -> socket.socket:

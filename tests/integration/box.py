@@ -102,7 +102,7 @@ async def serving(web: Web) -> AsyncIterator[str]:
     if task.done():
         task.result()
     try:
-        yield "http://{}:{}".format(*web.addresses[0]) if web.addresses else ""
+        yield "{}://{}:{}".format(*web.addresses[0]) if web.addresses else ""
     finally:
         stop.set()
         async with asyncio.timeout(5):

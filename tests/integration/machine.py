@@ -181,6 +181,8 @@ class Box(Process):
         self.config = self.directory / "nightsafe.toml"
         self.port = 0
         self.web_port = 0
+        self.pages: dict[str, int] = {}
+        """The page's ports by scheme."""
         self.settings: dict[str, dict[str, Any]] = {
             "venue": {"id": VENUE, "name": "Demo Bar", "location": "demo-1"},
             "state": {"directory": str(self.state)},
@@ -210,8 +212,11 @@ class Box(Process):
         facts = dict(word.split("=", 1) for word in line.split() if "=" in word)
         self.port = int(facts["gate"].rpartition(":")[2])
         self.settings["gate"]["listen"] = [f"127.0.0.1:{self.port}"]
-        if page := facts.get("page"):
-            self.web_port = int(page.rstrip("/").rpartition(":")[2])
+        self.pages = {
+            url.partition(":")[0]: int(url.rstrip("/").rpartition(":")[2]) for url in facts["page"].split(",")
+        }
+        if "http" in self.pages:
+            self.web_port = self.pages["http"]
             self.settings["web"]["listen"] = f"127.0.0.1:{self.web_port}"
         return self
 

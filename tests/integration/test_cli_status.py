@@ -72,7 +72,7 @@ def box() -> Box:
 
 
 async def test_A2_1_it_shows_the_sentence_the_progress_and_every_device(box: Box, state: Path, config: Path) -> None:
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         ended = await status(config)
     assert ended.code == 0, ended.err
     assert "Online. Sending 3 records to the cloud, less than a minute left." in ended.out
@@ -95,7 +95,7 @@ async def test_A3_7_it_says_in_words_what_a_device_did_not_deliver_and_what_is_l
         lost=(("e0", 4, 6), ("e1", 9, 9)),
     )
     box.devices = (lacking,)
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         ended, as_json = await status(config), await status(config, "--json")
     assert "till-1 has not delivered its events 17 to 19, event 22: it is asked for them." in ended.out
     assert "till-1 has lost 4 events: events 4 to 6 of epoch e0, event 9 of epoch e1." in ended.out
@@ -111,7 +111,7 @@ async def test_A3_7_it_says_in_words_what_a_device_did_not_deliver_and_what_is_l
 
 async def test_exit_is_1_when_something_needs_a_look(box: Box, state: Path, config: Path) -> None:
     box.uplink = OFFLINE
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         ended = await status(config)
         as_json = await status(config, "--json")
     assert ended.code == as_json.code == 1
@@ -161,7 +161,7 @@ async def test_an_answer_that_is_none_is_said_to_be_none(answer: bytes, state: P
 async def test_nothing_that_others_wrote_acts_on_the_terminal(box: Box, state: Path, config: Path) -> None:
     evil = "[bold]x[/bold]\x1b]0;owned\x07\x9b31m\u202egnp\x7f"
     box.conditions = (Condition("x", "critical", True, evil, evil, evil, "2026-11-22T10:00:00.000Z"),)
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         ended, as_json = await status(config), await status(config, "--json")
     for out in (ended.out, as_json.out):
         assert not set(out) & {"\x1b", "\x07", "\x9b", "\u202e", "\x7f"}
@@ -176,7 +176,7 @@ async def test_watching_in_a_pipe_goes_on_while_the_agent_is_away_and_ends_with_
     assert process.stdout is not None
     async with asyncio.timeout(20):
         assert b"not running" in await process.stdout.readline()
-        async with serving(Web(box, None, state)):
+        async with serving(Web(box, (), state)):
             assert b"Online. Sending 3 records" in await process.stdout.readline()
             box.uplink = OFFLINE
             assert b"Offline since 10:10" in await process.stdout.readline()

@@ -156,7 +156,7 @@ def test_A3_7_what_a_device_cannot_bring_again_is_named_as_lost_and_stored_if_it
     ]
 
 
-def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_closes_the_hole(
+def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_its_loss_is_named(
     new_box: Callable[..., Box],
 ) -> None:
     box = new_box(intake=QUICK).start()
@@ -168,7 +168,31 @@ def test_A3_7_a_resend_that_is_refused_again_uses_up_its_sequence_and_closes_the
         device.send(device.frame(counted("e1", 2, type="nightsafe.forged")))
     told = receipt(box, "till-1", stored="3", gaps=[])
     assert [one["sequence"] for one in told["refused"]] == ["2"]
-    assert (word_of(box, "closed"), word_of(box, "lost")) == ([place(2, 2)], [])
+    assert (word_of(box, "closed"), word_of(box, "lost")) == ([], [place(2, 2) | {"reason": "refused"}])
+    assert box.device("till-1")["lost_events"] == 0, "it is in quarantine, where people look after it"
+
+
+def test_a_device_that_begins_too_many_epochs_is_stored_uncounted_and_people_are_told(
+    new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer]
+) -> None:
+    cloud = new_cloud().start()
+    box = new_box(cloud.url, intake=QUICK | {"epochs_max": 2}).start()
+    events = [counted(epoch, sequence) for epoch, sequence in (("e1", 1), ("e2", 1), ("e3", 1), ("e4", 5), ("e2", 2))]
+    with Device(box.port, "till-1") as device:
+        for event in events:
+            device.tell(event)
+        device.tell(events[2])
+        say(device, epoch="e5", last="9", pending=0)
+        device.send(device.frame(counted("e6", 7, type="nightsafe.forged")))
+        told = receipt(box, "till-1", epoch=None, stored="2", uploaded="2")
+    assert (told["epoch"], told["gaps"], len(told["refused"])) == ("e2", [], 0)
+    until(lambda: conditions(box, "epochs_exceeded:till-1"), "people are told")
+    box.restart()
+    with Device(box.port, "till-1") as device:
+        device.tell(counted("e7", 1))
+    until(box.uploaded, "the cloud has it")
+    assert [one.event["epoch"] for one in cloud.records("till-1")] == ["e1", "e2", "e3", "e4", "e2", "e7"]
+    assert word_of(box, "opened") == []
 
 
 def test_A2_6_a_replacement_takes_over_a_tills_name_under_a_new_epoch(

@@ -19,7 +19,7 @@ import pytest
 
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.lan.connection import DeviceConnection
-from agent.lan.gate import Gate, Limits
+from agent.lan.gate import Door, Gate, Limits
 from tests.integration import mqtt
 
 IDLE_S, INTERVAL_S, PROBES = 1, 1, 2
@@ -66,7 +66,7 @@ class WatchedGate(Gate):
     """The gate, which keeps the last connection it accepted and tells when one is gone."""
 
     def __init__(self, broker: Path) -> None:
-        super().__init__((("127.0.0.1", 0),), broker, True, LIMITS, Nobody(), Nobody())
+        super().__init__((Door("127.0.0.1", 0),), broker, True, LIMITS, Nobody(), Nobody())
         self.last: DeviceConnection | None = None
         self.gone = asyncio.Event()
 

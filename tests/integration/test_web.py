@@ -23,7 +23,7 @@ from agent.core.errors import Held
 from agent.core.facts import Condition, UplinkFacts
 from agent.web import server
 from agent.web.guard import host_allowed
-from agent.web.server import Web
+from agent.web.server import Place, Web
 from tests.integration.box import Box, serving, until
 
 PATHS = ("/", "/livez", "/readyz", "/readyz?verbose", "/health", "/metrics", "/api/v1/status")
@@ -43,7 +43,7 @@ def state() -> Iterator[Path]:
 
 @pytest.fixture
 async def url(box: Box, state: Path) -> AsyncIterator[str]:
-    async with serving(Web(box, ("127.0.0.1", 0), state, frozenset({"bar.local"}))) as address:
+    async with serving(Web(box, (Place("127.0.0.1", 0),), state, frozenset({"bar.local"}))) as address:
         yield address
 
 
@@ -282,7 +282,7 @@ async def test_a_body_is_never_waited_for(url: str) -> None:
 
 async def test_a_connection_that_never_asks_is_closed(box: Box, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "IDLE_S_MAX", 0.2)
-    async with serving(Web(box, ("127.0.0.1", 0), state)) as url:
+    async with serving(Web(box, (Place("127.0.0.1", 0),), state)) as url:
         assert await raw(url, b"") == b""
         assert await raw(url, b"GET / HTTP/1.1\r\nHost: loc") == b""
 
@@ -292,12 +292,12 @@ async def test_a_connection_that_lasts_too_long_is_ended(
 ) -> None:
     monkeypatch.setattr(server, "LIFE_S_MAX", 0.2)
     monkeypatch.setattr(server, "TEND_INTERVAL_S", 0.05)
-    async with serving(Web(box, ("127.0.0.1", 0), state)) as url:
+    async with serving(Web(box, (Place("127.0.0.1", 0),), state)) as url:
         assert (await raw(url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_crowd_on_the_address_does_not_shut_out_the_command_line(box: Box, state: Path) -> None:
-    async with serving(Web(box, ("127.0.0.1", 0), state)) as url:
+    async with serving(Web(box, (Place("127.0.0.1", 0),), state)) as url:
         host, port = url.removeprefix("http://").split(":")
         crowd = [await asyncio.open_connection(host, int(port)) for _ in range(server.CONNECTIONS_MAX)]
         await asyncio.sleep(0.05)
@@ -318,7 +318,7 @@ async def over_socket(state: Path, path: str, **more: Any) -> tuple[int, str]:
 
 
 async def test_the_socket_for_the_command_line_is_private_and_serves_the_same(box: Box, state: Path) -> None:
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         assert stat.S_IMODE((state / status.SOCKET_NAME).stat().st_mode) == 0o600
         for path in PATHS:
             assert (await over_socket(state, path))[0] == 200
@@ -328,7 +328,7 @@ async def test_the_socket_for_the_command_line_is_private_and_serves_the_same(bo
 async def test_a_socket_that_a_killed_process_left_behind_is_replaced(box: Box, state: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(state / status.SOCKET_NAME))
-    async with serving(Web(box, None, state)):
+    async with serving(Web(box, (), state)):
         assert (await over_socket(state, "/livez"))[0] == 200
 
 
@@ -353,7 +353,7 @@ async def test_while_the_port_is_occupied_the_command_line_is_served_and_it_is_t
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        web = Web(box, ("127.0.0.1", port), state, condition=lambda name, words: told.append((name, words)))
+        web = Web(box, (Place("127.0.0.1", port),), state, condition=lambda name, words: told.append((name, words)))
         async with serving(web):
             assert (await over_socket(state, "/livez"))[0] == 200
             assert told[0][0] == "web"
@@ -387,7 +387,7 @@ async def test_other_machines_get_the_page_and_health_without_tls_but_no_api(
     address = own_address()
     if address is None:
         pytest.skip("this machine has no address but loopback")
-    async with serving(Web(box, ("0.0.0.0", 0), state)) as url:
+    async with serving(Web(box, (Place("0.0.0.0", 0),), state)) as url:
         outside = f"http://{address}:{url.rpartition(':')[2]}"
         for path in PATHS:
             refused = path.startswith("/api/")

@@ -209,7 +209,7 @@ class Model:
         counting.refused.append(sent.id)
         if sent.sequence is not None and sent.sequence not in counting.accounted:
             counting.without_record.add(sent.sequence)
-            self._account(sent.device, sent.epoch, counting, sent.sequence)
+            self._account(sent.device, sent.epoch, counting, sent.sequence, refused=True)
         elif sent.sequence is not None:
             counting.lost.discard(sent.sequence)
         return outcome
@@ -260,7 +260,9 @@ class Model:
         counting.accounted |= numbers
         counting.lost |= numbers
 
-    def _account(self, device: str, epoch: str | None, counting: Counting, sequence: int) -> bool:
+    def _account(
+        self, device: str, epoch: str | None, counting: Counting, sequence: int, *, refused: bool = False
+    ) -> bool:
         """Count one sequence; False when it was used before. What was given up may come all the same, once."""
         if sequence in counting.accounted:
             found = sequence in counting.lost
@@ -271,9 +273,12 @@ class Model:
         if sequence > top + 1:
             self._open(device, epoch, counting, (top + 1, sequence - 1))
         for first, last in list(counting.open_gaps):
+            if refused and first <= sequence <= last:
+                self._own("nightsafe.gap.lost", gap(device, epoch, (sequence, sequence)) | {"reason": "refused"})
             if counting.accounted.issuperset(range(first, last + 1)):
                 counting.open_gaps.remove((first, last))
-                self._own("nightsafe.gap.closed", gap(device, epoch, (first, last)))
+                if not refused:
+                    self._own("nightsafe.gap.closed", gap(device, epoch, (first, last)))
         return True
 
     def _open(self, device: str, epoch: str | None, counting: Counting, span: Span) -> None:

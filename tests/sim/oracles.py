@@ -175,6 +175,8 @@ class Truth:
             ranges = data.get("ranges", [[data["from"], data["to"]]])
             gone = [sequence for first, last in ranges for sequence in range(int(first), int(last) + 1)]
             stored = _counting(self.stored, data["device"], data["epoch"])
+            if data.get("reason") == "refused":
+                return  # the record of the refusal has accounted for it; it is in quarantine
             if any(stored.holds(sequence) for sequence in gone):
                 self.fail(5, f"named lost, and it is there: {data}")
             self.lost.update((data["device"], data["epoch"], sequence) for sequence in gone)
