@@ -19,7 +19,7 @@ from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.attentions import Attentions, Happened
 from agent.journal.repaired import Repaired
-from agent.journal.told import reused
+from agent.journal.told import reused, uncounted
 from agent.journal.writer import Journal
 from agent.lan.gate import Gate
 from agent.lan.session import Session
@@ -68,11 +68,6 @@ class Telling:
         for gone in self._conditions.surplus():
             if self._attentions is not None:
                 self._attentions.leave_out(gone)
-
-    def text_of(self, id: str) -> str | None:
-        """What is told under this name, None while it does not hold."""
-        found = self._conditions.get(id)
-        return found.text if found is not None else None
 
     def ended_s(self, id: str) -> float | None:
         """When a person last acknowledged it, in seconds that the box had run."""
@@ -203,15 +198,9 @@ class JournalConditions:
         self._telling.happened(told.id, *told.words)
 
     def uncounted(self, device: str) -> None:
-        """A device has begun more epochs than are counted."""
-        self._telling.happened(
-            f"epochs_exceeded:{device}",
-            "warning",
-            f"{device} is counted no more",
-            f"{device} has begun its counting anew too often. Its events are stored and uploaded as ever, but nobody "
-            "would notice if one of them got lost on the way.",
-            "Call its vendor: an app begins anew after a reinstall only. Then raise epochs_max in [intake].",
-        )
+        """A device has begun more epochs than are counted: the commit that stored its event has said so."""
+        told = uncounted(device)
+        self._telling.happened(told.id, *told.words)
 
 
 class SweepSide:

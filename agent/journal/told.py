@@ -58,6 +58,20 @@ def reused(event: Event) -> Told:
     )
 
 
+def uncounted(device: str) -> Told:
+    """A device has begun more epochs than are counted."""
+    return Told(
+        f"epochs_exceeded:{device}",
+        Words(
+            "warning",
+            f"{device} is counted no more",
+            f"{device} has begun its counting anew too often. Its events are stored and uploaded as ever, but nobody "
+            "would notice if one of them got lost on the way.",
+            "Call its vendor: an app begins anew after a reinstall only. Then raise epochs_max in [intake].",
+        ),
+    )
+
+
 def harmless_words(words: Words) -> Words:
     """Words as the disk may have them."""
     return Words(words.severity, *map(harmless, words[1:]))

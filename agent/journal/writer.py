@@ -294,6 +294,8 @@ class Journal:
         fold.lose_some()
         for said in {event.device: told.reused(event) for event in fold.reused}.values():
             told.put(fold, said)
+        for device in sorted(fold.uncounted):
+            told.put(fold, told.uncounted(device))
         touched = fold.write()
         self._reused, self._uncounted = fold.reused, fold.uncounted
         return outcomes, touched

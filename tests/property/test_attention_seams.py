@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 
 from agent.app.joints import JournalConditions
@@ -93,6 +94,18 @@ async def test_a_sequence_used_twice_is_told_by_the_commit_that_stores_the_secon
     await house.rig.append([as_item(an_event("till-1", "another", "e1", 1, '{"n":2}'))])
     await house.again(copy)
     assert "two different events" in house.told()["sequence_reused:till-1"].text
+
+
+async def test_a_device_that_is_counted_no_more_is_told_by_the_commit_that_stores_its_event(house: House) -> None:
+    writing = house.rig.journal.writing
+    writing._limits = msgspec.structs.replace(writing._limits, epochs_max=1)
+    await idle(house)
+    await house.rig.append([as_item(event(1))])
+    tap, copy = cut(house, shows_record("of-the-second"))
+    house.rig.through(tap)
+    await house.rig.append([as_item(an_event("till-1", "of-the-second", "e2", 1, '{"n":2}'))])
+    await house.again(copy)
+    assert "begun its counting anew" in house.told()["epochs_exceeded:till-1"].text
 
 
 async def test_a_repair_while_the_box_runs_is_told_by_its_commit(house: House) -> None:
