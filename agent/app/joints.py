@@ -234,6 +234,27 @@ class SweepSide:
         self._journal.mending.demand_rebuild(why, now)
 
 
+class LogPlace:
+    """Where the log ends, and in which history."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def committed(self) -> int:
+        """The last position that is durable."""
+        return self._journal.book.committed
+
+    @property
+    def epoch(self) -> str:
+        """The present stream."""
+        return self._journal.book.epoch
+
+    def lived_s(self) -> float:
+        """Seconds that the box has run."""
+        return self._journal.lived_s()
+
+
 class Lan:
     """What the gate and the session hear, handed to those whom it concerns."""
 
@@ -263,7 +284,7 @@ class Lan:
     def locked_out(self, address: str, device: str) -> None:
         """Somebody keeps trying to log in."""
         self._telling.happened(
-            f"login_locked_out:{device}",
+            f"login_locked_out:{address}",
             "warning",
             f"Logins as {device} are refused",
             f"Somebody at {address} keeps trying to log in as {device} with a wrong password, or a name that is not "
