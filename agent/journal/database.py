@@ -33,6 +33,8 @@ RENEW_BYTES: Final = 1024 * 1024
 BUSY_TIMEOUT_MS: Final = 5000
 CORRUPT: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
 """SQLite's errors that mean a damaged file, and neither a failing disk nor a full one."""
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What a query raises: the second where SQLite's words quote a damaged schema, which Python cannot read."""
 CHECKPOINT_TRIES: Final = 6
 """How often start-up waits out a reader (each BUSY_TIMEOUT_MS) until it gives up with words."""
 
@@ -101,7 +103,7 @@ class Database:
         try:
             # One hop for a whole call: aiosqlite's public calls hop for each statement.
             result: T = await self._connection._execute(call, self._connection._conn)  # type: ignore[no-untyped-call]
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise named(error) from error
         return result
 
@@ -234,8 +236,10 @@ def _migrate(connection: sqlite3.Connection) -> None:
                 log.info("journal_migrated", schema=number)
 
 
-def named(error: sqlite3.Error) -> NightsafeError:
+def named(error: sqlite3.Error | UnicodeDecodeError) -> NightsafeError:
     """SQLite's error as ours: a full disk passes, everything else means that nothing may be acknowledged."""
+    if isinstance(error, UnicodeDecodeError):
+        return corrupt("its own description cannot be read")
     code = getattr(error, "sqlite_errorname", "") or type(error).__name__
     if code == "SQLITE_FULL":
         return disk_full()

@@ -21,7 +21,7 @@ from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal import salvage
 from agent.journal.aside import folders
-from agent.journal.database import FILE_NAME, SQL, corrupt, named
+from agent.journal.database import FILE_NAME, SQL, SQLITE_ERRORS, corrupt, named
 from agent.journal.history import compare
 from agent.journal.mark import Point
 from agent.journal.names import Names
@@ -93,7 +93,7 @@ def open_snapshot(directory: Path) -> sqlite3.Connection:
         raise Held("journal_denied", f"{path} may not be read by this user.", "Run this as the user of the service.")
     try:
         return open_read_only(path)  # a connection that may write would end a broken write-ahead log when it closes
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise named(error) from error
 
 
@@ -107,7 +107,7 @@ def verify(directory: Path) -> Report:
     with closing(open_snapshot(directory)) as connection:
         try:
             report = _verify(connection, mark, names)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise named(error) from error
     if (directory / salvage.MARKER_NAME).exists() or (directory / salvage.PLAN_NAME).exists():
         report.fault("the database is to be built anew at the next start")

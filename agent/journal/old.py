@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.core.mend import Row
-from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, place_of, text_or_bytes
+from agent.journal.database import BUSY_TIMEOUT_MS, FILE_NAME, SQL, SQLITE_ERRORS, place_of, text_or_bytes
 from agent.journal.pages import Cell, Remains
 
 CHUNK_RECORDS: Final = 512
@@ -66,7 +66,7 @@ class Old:
         self.remains = Remains(self._path, folder / f"{FILE_NAME}-wal", busy)
         self._failed_count = 0
         self._connection: sqlite3.Connection | None = None
-        with suppress(sqlite3.Error):
+        with suppress(*SQLITE_ERRORS):
             self._connection = open_read_only(self._path)
 
     def close(self) -> None:
@@ -83,13 +83,13 @@ class Old:
             columns = [one[0] for one in cursor.description]
             for row in cursor:
                 take(columns, row)
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             return self._is_before(name)
         return True
 
     def _is_before(self, name: str) -> bool:
         """Whether the database is of a schema that did not have this table."""
-        with suppress(sqlite3.Error):
+        with suppress(*SQLITE_ERRORS):
             if self._connection is not None:
                 version: int = self._connection.execute("pragma user_version").fetchone()[0]
                 return version < SINCE.get(name, 0)
@@ -101,7 +101,7 @@ class Old:
 
     def span(self) -> tuple[int, int] | None:
         """The first and the last position that SQLite finds, None where it finds none."""
-        with suppress(sqlite3.Error):
+        with suppress(*SQLITE_ERRORS):
             if self._connection is not None:
                 first = self._connection.execute(SQL["read_records"], (-(1 << 62), 1)).fetchone()
                 last = self._connection.execute(SQL["read_head"]).fetchone()
@@ -129,7 +129,7 @@ class Old:
             for row in cursor:
                 yield Row(*row)
                 first = row[0] + 1 if first <= row[0] <= last else first
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             self._failed_count += 1
             if first < last:
                 middle = (first + last) // 2

@@ -77,7 +77,7 @@ class Survey:
             self._connection = connection
             try:
                 found = connection.execute(f"pragma quick_check({FINDINGS_MAX})").fetchall()
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
                     return ()
                 return (str(error),)

@@ -20,7 +20,7 @@ from agent.core.instants import to_text
 from agent.core.lived import Lived, lived
 from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, Database, corrupt, file_failed, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, SQLITE_ERRORS, Database, corrupt, file_failed, named
 from agent.journal.fold import EPOCHS_MAX, Fold, Stamp
 from agent.journal.mark import Mark, Point
 from agent.journal.names import NamesFile
@@ -382,7 +382,7 @@ def _read_back(connection: sqlite3.Connection, former: Book) -> Book:
         book = counted_whole(tables.load(connection))
         book.keep_boots(former)
         return book
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise JournalDamaged(
             "journal_unreadable",
             f"After a failed write the journal could not be read: {error}.",

@@ -9,7 +9,9 @@ sends again all that it ever sent.
 import asyncio
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -20,6 +22,7 @@ from agent.core.arrivals import Outcome
 from agent.core.errors import Held
 from agent.core.events import Event
 from agent.journal import names, salvage
+from agent.journal.database import FILE_NAME
 from agent.journal.inspect import verify
 from agent.journal.repaired import Repaired
 from agent.journal.writer import Journal
@@ -350,3 +353,22 @@ async def test_a_file_that_cannot_be_read_where_it_matters_is_rebuilt_at_once(ma
         assert life.repaired[0].lost_count == 0
         assert await submit(life.journal, [item]) == [Outcome.DUPLICATE]
     await judge(made, folder)
+
+
+async def test_A3_7_a_damaged_description_of_a_table_that_is_no_text_any_more_is_damage_like_any_other(
+    made: Made, tmp_path: Path
+) -> None:
+    """SQLite quotes it in its error, and Python cannot read the quotation."""
+    folder = tmp_path / "box"
+    shutil.copytree(made.folder, folder)
+    path = folder / FILE_NAME
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma wal_checkpoint(truncate)")
+    content = path.read_bytes()
+    assert content.count(b"tablejournaljournal") == 1
+    at = content.index(b"tablejournaljournal")
+    path.write_bytes(content[:at] + b"tablejo\xa9rnaljournal" + content[at + 19 :])
+    with pytest.raises(UnicodeDecodeError), closing(sqlite3.connect(path)) as connection:
+        connection.execute("select * from records").fetchall()
+    verdict = await judge(made, folder)
+    assert verdict.lost == 0
