@@ -28,7 +28,7 @@ from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.core.lockout import Terms
+from agent.core.lockout import Lockout, Terms
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
 from agent.ingest.gaps import Gaps
@@ -61,6 +61,8 @@ from agent.upkeep.retention import Retention
 from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
+from agent.web.door import Door as HttpDoor
+from agent.web.door import Limits as DoorLimits
 from agent.web.routes import Acts
 from agent.web.server import Place, Web
 
@@ -190,6 +192,11 @@ async def _compose(
     terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
     intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
     lan = Lan(intake, telling)
+
+    def knows(device: str, password: str) -> bool:
+        """Whether the HTTP door lets this device in: any may come where any may connect."""
+        return settings.devices.open
+
     session = Session(broker.socket, broker.password, lan)
     receipts = Receipts(journal, session, lambda: live.settings.intake)
     gaps = Gaps(journal, session, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
@@ -232,12 +239,14 @@ async def _compose(
         await journal.uploads.adopt(actor, reason)
         drain.retry()
 
+    door = _door(settings, intake, knows, lan.locked_out)
     web = Web(
         source,
         _places(settings.web, identity),
         directory,
         condition=telling.stage,
         acts=Acts(quarantine, adopt, telling.acknowledge),
+        door=door,
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
@@ -319,6 +328,14 @@ def _identity(settings: Settings, clock: Clock) -> Identity | None:
     tls = tls or TlsSettings()
     names = partial(names_here, tls.names)
     return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
+
+
+def _door(
+    settings: Settings, intake: Intake, knows: Callable[[str, str], bool], locked_out: Callable[[str, str], None]
+) -> HttpDoor:
+    gate, web = settings.gate, settings.web
+    lockout = Lockout(Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s))
+    return HttpDoor(intake, knows, DoorLimits(web.door_events_max, web.door_bytes_max), lockout, locked_out)
 
 
 def _doors(gate: GateSettings, identity: Identity | None) -> tuple[Door, ...]:

@@ -31,6 +31,11 @@ class Intake:
         self.refused_count = 0
         self._on_check: Callable[[str, bytes], None] = lambda device, body: None
 
+    @property
+    def has_room(self) -> bool:
+        """False while so much waits for its commit that callers should come later."""
+        return self._journal.has_room
+
     def on_check(self, call: Callable[[str, bytes], None]) -> None:
         """Call `call` with device and body of each event of a check, after its commit, in the order of the log."""
         self._on_check = call

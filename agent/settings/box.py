@@ -266,6 +266,10 @@ class WebSettings(Section, frozen=True):
         Address | None,
         restart('Address of the page with TLS by the venue\'s authority, "host:port", usually "0.0.0.0:8443".'),
     ] = None
+    door_events_max: Annotated[int, restart("Events in one request of a device that speaks HTTP.", ge=1, le=10_000)] = (
+        1_000
+    )
+    door_bytes_max: Annotated[int, restart("Bytes of such a request.", ge=65_536, le=67_108_864)] = 4_194_304
     pin_file: Annotated[
         Path | None, restart("File with the venue PIN that opens payloads and actions, relative to this file's folder.")
     ] = None

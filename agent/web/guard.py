@@ -4,6 +4,7 @@ Names in Host are checked, so that a foreign page cannot reach this box under a 
 is shared across origins. Never looks at what is asked for.
 """
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -29,6 +30,8 @@ class Terms(msgspec.Struct, frozen=True):
     plain_api: bool
     acts: bool = False
     """Whether callers may change something: only those whom the operating system has let in."""
+    posts: Callable[[str], bool] = lambda path: False
+    """Which paths devices may POST to."""
 
 
 def guard(terms: Terms, style_hash: str) -> Middleware:
@@ -61,7 +64,8 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
 
 def refusal(request: web.Request, terms: Terms) -> web.Response | None:
     """Why this request is not answered, or None."""
-    if request.method not in METHODS and not (terms.acts and request.method == "POST"):
+    posted = request.method == "POST" and (terms.acts or terms.posts(request.path))
+    if request.method not in METHODS and not posted:
         return problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
     if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):
         return problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")

@@ -23,6 +23,8 @@ from agent.core.health import Check, health, verdict
 from agent.core.instants import local_time, to_ms
 from agent.core.sentence import count, duration, incomplete
 from agent.core.status import Snapshot, to_json
+from agent.web.door import PATH as door_path
+from agent.web.door import Door
 from agent.web.guard import Terms, guard, problem
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
@@ -75,8 +77,8 @@ class Acknowledgement(Decision):
 D = TypeVar("D", bound=Decision)
 
 
-def make_app(source: Source, terms: Terms, acts: Acts | None = None) -> web.Application:
-    """The application for one listener; `acts` only for one that may act."""
+def make_app(source: Source, terms: Terms, acts: Acts | None = None, door: Door | None = None) -> web.Application:
+    """The application for one listener; `acts` only for one that may act, `door` only for one that devices reach."""
     app = web.Application(middlewares=[guard(terms, _style_hash())])
     aiohttp_jinja2.setup(
         app, loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -102,6 +104,8 @@ def make_app(source: Source, terms: Terms, acts: Acts | None = None) -> web.Appl
                 web.post("/api/v1/attention/ack", partial(_acknowledge, acts.acknowledge)),
             ]
         )
+    if door is not None:
+        app.add_routes([web.post(door_path, door.post)])
     return app
 
 

@@ -21,6 +21,7 @@ from aiohttp import web
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
+from agent.web.door import Door
 from agent.web.guard import Terms
 from agent.web.routes import Acts, Source, make_app
 
@@ -74,6 +75,7 @@ class Web:
         names: frozenset[str] = frozenset(),
         condition: Callable[[str, str | None], None] = lambda name, words: None,
         acts: Acts | None = None,
+        door: Door | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: list[tuple[str, str, int]] = []
@@ -84,6 +86,7 @@ class Web:
         self._names = names
         self._condition = condition
         self._acts = acts
+        self._door = door
         self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -94,7 +97,7 @@ class Web:
             stack.callback(self._socket_path.unlink, missing_ok=True)
             doors = await stack.enter_async_context(asyncio.TaskGroup())
             terms = Terms(names=None, plain_api=True, acts=True)
-            servers = [await serve(stack, self._source, terms, [here], self._acts)]
+            servers = [await serve(stack, make_app(self._source, terms, self._acts), [here])]
             seen_s: dict[web.RequestHandler, float] = {}
             waiting = [one for one in self._places if not await self._open(one, stack, doors, servers)]
             ready()
@@ -104,6 +107,10 @@ class Web:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(TEND_INTERVAL_S):
                         await stop.wait()
+
+    def _is_door(self, path: str) -> bool:
+        """Whether devices may POST there; what it leads to is the routes' affair."""
+        return self._door is not None and path.startswith("/api/v1/devices/") and path.endswith("/events")
 
     async def _open(
         self, place: Place, stack: AsyncExitStack, doors: asyncio.TaskGroup, servers: list[web.Server]
@@ -118,11 +125,12 @@ class Web:
             self._refused.add(place)
             self._condition(self.name, str(held))
             return False
-        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False)
+        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=self._is_door)
+        app = make_app(self._source, terms, door=self._door)
         if context is None:
-            servers.append(await serve(stack, self._source, terms, sockets))
+            servers.append(await serve(stack, app, sockets))
         else:
-            servers.append(await serve_tls(stack, doors, self._source, terms, sockets, context))
+            servers.append(await serve_tls(stack, doors, app, sockets, context))
         scheme = "http" if context is None else "https"
         bound = [(scheme, *one.getsockname()[:2]) for one in sockets]
         self.addresses += bound
@@ -134,15 +142,9 @@ class Web:
         return True
 
 
-async def serve(
-    stack: AsyncExitStack,
-    source: Source,
-    terms: Terms,
-    sockets: list[socket.socket],
-    acts: Acts | None = None,
-) -> web.Server:
+async def serve(stack: AsyncExitStack, app: web.Application, sockets: list[socket.socket]) -> web.Server:
     """Serve the pages on bound sockets until `stack` closes; it owns the sockets from now on."""
-    server = await _server(stack, source, terms, sockets, acts)
+    server = await _server(stack, app, sockets)
     loop = asyncio.get_running_loop()
     for one in sockets:
         listener = await loop.create_server(partial(_protocol, server), sock=one, backlog=BACKLOG_MAX)
@@ -153,13 +155,12 @@ async def serve(
 async def serve_tls(
     stack: AsyncExitStack,
     doors: asyncio.TaskGroup,
-    source: Source,
-    terms: Terms,
+    app: web.Application,
     sockets: list[socket.socket],
     context: ssl.SSLContext,
 ) -> web.Server:
     """The same behind TLS: who is in its handshake takes none of the places."""
-    server = await _server(stack, source, terms, sockets, None)
+    server = await _server(stack, app, sockets)
     for one in sockets:
         one.listen(BACKLOG_MAX)
         door = TlsDoor(one, context, partial(_protocol, server), HANDSHAKES)
@@ -167,13 +168,11 @@ async def serve_tls(
     return server
 
 
-async def _server(
-    stack: AsyncExitStack, source: Source, terms: Terms, sockets: list[socket.socket], acts: Acts | None
-) -> web.Server:
+async def _server(stack: AsyncExitStack, app: web.Application, sockets: list[socket.socket]) -> web.Server:
     for one in sockets:
         stack.callback(one.close)
     runner = web.AppRunner(
-        make_app(source, terms, acts),
+        app,
         access_log=None,
         keepalive_timeout=IDLE_S_MAX,
         lingering_time=0,
