@@ -22,7 +22,7 @@ import structlog
 
 from agent import __version__
 from agent.app.drain_side import DrainSide
-from agent.app.joints import JournalConditions, Lan, LanCounts, Live, SweepSide, Telling, press
+from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
@@ -30,6 +30,7 @@ from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.lockout import Terms
 from agent.drain.drainer import Drain
+from agent.ingest.checks import Checks
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.quarantine import Quarantine
@@ -193,6 +194,11 @@ async def _compose(
     receipts = Receipts(journal, session, lambda: live.settings.intake)
     gaps = Gaps(journal, session, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
     lan.join(receipts, gaps)
+    checks = Checks(
+        directory, LogPlace(journal), reader, session, settings.intake.checks_max, lambda: live.settings.intake
+    )
+    intake.on_check(checks.stored)
+    session.on_connect(checks.republish)
     gate = Gate(
         _doors(settings.gate, identity),
         broker.socket,
@@ -252,6 +258,7 @@ async def _compose(
         Entry(session, vital=False, stop_s=times.stop_edges_s),
         Entry(broadcast, vital=False, stop_s=times.stop_edges_s),
         Entry(receipts, vital=False, stop_s=times.stop_ingest_s),
+        Entry(checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(gaps, vital=False, stop_s=times.stop_ingest_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]

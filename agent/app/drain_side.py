@@ -122,6 +122,10 @@ class DrainSide:
         with self._waiting():
             await self._journal.uploads.quarantine_record(record, detail)
 
+    async def told(self) -> None:
+        """What people were told is durable before the drain goes on, unless the disk takes nothing now."""
+        await self._journal.attentions.settled()
+
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         """What cannot be read or written now is tried again: the journal is opened anew by itself, and built anew where

@@ -18,8 +18,8 @@ from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.receipts import Receipts
 from agent.journal.attentions import Attentions, Happened
-from agent.journal.book import AGENT
-from agent.journal.repair import Loss, Repaired
+from agent.journal.repaired import Repaired
+from agent.journal.told import reused, uncounted
 from agent.journal.writer import Journal
 from agent.lan.gate import Gate
 from agent.lan.session import Session
@@ -68,11 +68,6 @@ class Telling:
         for gone in self._conditions.surplus():
             if self._attentions is not None:
                 self._attentions.leave_out(gone)
-
-    def text_of(self, id: str) -> str | None:
-        """What is told under this name, None while it does not hold."""
-        found = self._conditions.get(id)
-        return found.text if found is not None else None
 
     def ended_s(self, id: str) -> float | None:
         """When a person last acknowledged it, in seconds that the box had run."""
@@ -191,52 +186,21 @@ class JournalConditions:
         return failure.hint if failure is not None and failure.hint else "Look at the disk of the state directory."
 
     def repaired(self, done: Repaired) -> None:
-        """Something on the disk had changed."""
+        """Something on the disk had changed: the commit that put it right has said so."""
         mended, lost = len(done.mended) + len(done.notes), done.lost_count
         log.error("journal_repaired", reason=done.reason, mended=mended, lost=lost, kept_in=done.kept_in)
-        if not lost:
-            text = f"The box's disk or card had damaged its journal ({done.reason}). Nothing of it is lost."
-            hint = "Nothing needs to be done today. Replace the box's disk or card soon: it begins to fail."
-            self._telling.happened("journal_mended", "warning", "The box's disk has damaged records", text, hint)
-            return
-        tills = ", ".join(dict.fromkeys(_words_of(one) for one in done.lost)) or "devices that are not known any more"
-        text = (
-            f"The box's disk or card had damaged its journal ({done.reason}). {lost} events that the cloud does not "
-            f"have are lost here: {tills}. The tills are asked to send them once more."
-        )
-        before = self._telling.text_of("journal_lost")  # nobody has acknowledged the tills that it names
-        text = f"{text} Before that: {before}" if before is not None else text
-        hint = "Open the app on these tills and leave it open, compare the day's totals, and replace the disk or card."
-        self._telling.happened("journal_lost", "critical", "Events were lost on the box's disk", text, hint)
+        for told in done.told:
+            self._telling.happened(told.id, *told.words)
 
     def reused(self, event: Event) -> None:
-        """A device used a sequence twice."""
-        self._telling.happened(
-            f"sequence_reused:{event.device}",
-            "warning",
-            f"{event.device} counts twice",
-            f"{event.device} used its sequence {event.sequence} for two different events; both are stored.",
-            "Reinstall the app on the device, or call its vendor: its counter was set back.",
-        )
+        """A device used a sequence twice: the commit that stored it has said so."""
+        told = reused(event)
+        self._telling.happened(told.id, *told.words)
 
     def uncounted(self, device: str) -> None:
-        """A device has begun more epochs than are counted."""
-        self._telling.happened(
-            f"epochs_exceeded:{device}",
-            "warning",
-            f"{device} is counted no more",
-            f"{device} has begun its counting anew too often. Its events are stored and uploaded as ever, but nobody "
-            "would notice if one of them got lost on the way.",
-            "Call its vendor: an app begins anew after a reinstall only. Then raise epochs_max in [intake].",
-        )
-
-
-def _words_of(loss: Loss) -> str:
-    if loss.device == AGENT:
-        return "the box's own notes"
-    if loss.first is None:
-        return f"{loss.device} (events without a number)"
-    return f"{loss.device} {loss.first}" + (f" to {loss.last}" if loss.last != loss.first else "")
+        """A device has begun more epochs than are counted: the commit that stored its event has said so."""
+        told = uncounted(device)
+        self._telling.happened(told.id, *told.words)
 
 
 class SweepSide:
@@ -270,6 +234,27 @@ class SweepSide:
         self._journal.mending.demand_rebuild(why, now)
 
 
+class LogPlace:
+    """Where the log ends, and in which history."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    @property
+    def committed(self) -> int:
+        """The last position that is durable."""
+        return self._journal.book.committed
+
+    @property
+    def epoch(self) -> str:
+        """The present stream."""
+        return self._journal.book.epoch
+
+    def lived_s(self) -> float:
+        """Seconds that the box has run."""
+        return self._journal.lived_s()
+
+
 class Lan:
     """What the gate and the session hear, handed to those whom it concerns."""
 
@@ -299,7 +284,7 @@ class Lan:
     def locked_out(self, address: str, device: str) -> None:
         """Somebody keeps trying to log in."""
         self._telling.happened(
-            f"login_locked_out:{device}",
+            f"login_locked_out:{address}",
             "warning",
             f"Logins as {device} are refused",
             f"Somebody at {address} keeps trying to log in as {device} with a wrong password, or a name that is not "

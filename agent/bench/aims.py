@@ -33,9 +33,20 @@ def _judged(report: Report) -> Iterator[Aim]:
 
 def _intake(devices: int, window: int, find: Callable[[Intake], float]) -> Callable[[Report], float | None]:
     def look(report: Report) -> float | None:
-        return next((find(one) for one in report.intake if (one.devices, one.window) == (devices, window)), None)
+        one = _point(report, devices, window)
+        return find(one) if one is not None else None
 
     return look
+
+
+def _point(report: Report, devices: int, window: int, tls: bool = False) -> Intake | None:
+    key = (devices, window, tls)
+    return next((one for one in report.intake if (one.devices, one.window, one.tls) == key), None)
+
+
+def _tls_share(report: Report) -> float | None:
+    plain, tls = _point(report, 20, 32), _point(report, 20, 32, tls=True)
+    return tls.events_per_s / plain.events_per_s if plain and tls else None
 
 
 def _written(wanted: int) -> Callable[[Report], float | None]:
@@ -55,6 +66,7 @@ def _flatness(report: Report) -> float | None:
 _BOUNDS: Final = (
     _Bound("acknowledged at 20 x 8", 25_000, "events/s", True, _intake(20, 8, lambda one: one.events_per_s)),
     _Bound("acknowledged at 20 x 32", 35_000, "events/s", True, _intake(20, 32, lambda one: one.events_per_s)),
+    _Bound("TLS at 20 x 32", 0.6, "x plain", True, _tls_share),
     _Bound("p99 at 20 x 8", 25, "ms", False, _intake(20, 8, lambda one: one.p99_ms)),
     _Bound("p50 at 1 x 1", 1.5, "ms", False, _intake(1, 1, lambda one: one.p50_ms)),
     _Bound("drain", 20_000, "records/s", True, _drain(lambda one: one.records_per_s)),

@@ -58,6 +58,7 @@ class Intake(msgspec.Struct, frozen=True):
 
     devices: int
     window: int
+    tls: bool
     seconds: float
     events: int
     events_per_s: float

@@ -8,6 +8,7 @@ brake. Every PUBACK is compared with the one that is due, byte for byte; anythin
 import gc
 import select
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ class Job(msgspec.Struct, frozen=True):
 
     `window` events are in flight for each device; in `bursts` the next ones follow when all are acknowledged. With
     `rate_per_s` they are sent by the clock instead, all devices together. Without `measure_s` all frames are sent.
+    With an `authority` (a file of its certificate) the devices speak TLS.
     """
 
     port: int
@@ -52,6 +54,7 @@ class Job(msgspec.Struct, frozen=True):
     rate_per_s: float | None = None
     warm_up_s: float = 0.0
     measure_s: float | None = None
+    authority: str | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -99,8 +102,10 @@ class Lane:
 
     def read(self) -> int:
         """Take the acknowledgements that are there; returns how many events may be sent now."""
-        data = self._sock.recv(RECEIVE_BYTES)
+        data = self._received()
         now_ns = _now_ns()
+        if data is None:
+            return 0
         if not data:
             raise Broken("the gate closed a connection")
         if self._rest:
@@ -117,6 +122,20 @@ class Lane:
             return 0
         return min(self._window - flying, self.count - self.sent_count)
 
+    def _received(self) -> bytes | None:
+        """What is there; None where TLS had only something of its own to say."""
+        if not isinstance(self._sock, ssl.SSLSocket):
+            return self._sock.recv(RECEIVE_BYTES)
+        parts: list[bytes] = []
+        while True:  # what TLS has taken from the kernel is not seen by epoll any more
+            try:
+                data = self._sock.recv(RECEIVE_BYTES)
+            except ssl.SSLWantReadError:
+                return b"".join(parts) if parts else None
+            if not data:
+                return data
+            parts.append(data)
+
     def send(self, count: int, at_ns: int) -> None:
         """Send the next `count` events in one call; their latency runs from `at_ns`."""
         self.sent_count += count
@@ -127,7 +146,7 @@ class Lane:
     def flush(self) -> None:
         """Write what was sent and not yet taken by the kernel."""
         end = self._offsets[self.sent_count]
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError, ssl.SSLWantWriteError):
             self._at += self._sock.send(self._view[self._at : end])
         blocked = self._at < end
         if blocked != self._blocked:
@@ -237,13 +256,15 @@ def _heard(anything: bool, before_ns: int) -> int:
     return before_ns
 
 
-def connect(port: int, device: str, level: int) -> socket.socket:
+def connect(port: int, device: str, level: int, context: ssl.SSLContext | None = None) -> socket.socket:
     """A device that was let in, not blocking. Broken when it is refused."""
     name = len(device).to_bytes(2) + device.encode()
     properties = b"\0" if level == 5 else b""
     body = b"\0\4MQTT" + bytes((level, 0x82)) + KEEP_ALIVE_S.to_bytes(2) + properties + name + name
     sock = socket.create_connection(("127.0.0.1", port), timeout=JOIN_MAX_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if context is not None:
+        sock = context.wrap_socket(sock, server_hostname="127.0.0.1")
     sock.sendall(bytes((0x10, len(body))) + body)
     answer = b""
     while len(answer) < 2 or len(answer) < 2 + answer[1]:
@@ -264,8 +285,9 @@ def run(job: Job, tell: Callable[[str], None]) -> Outcome:
     gc.disable()
     poller = select.epoll()
     lanes: list[Lane] = []
+    context = ssl.create_default_context(cafile=job.authority) if job.authority else None
     for name, frames in zip(names, decks, strict=True):
-        sock = connect(job.port, name, job.level)
+        sock = connect(job.port, name, job.level, context)
         poller.register(sock, select.EPOLLIN)
         lanes.append(Lane(frames, sock, poller, job.window, job.bursts))
     span = Span(job, tell)

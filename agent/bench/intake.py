@@ -12,18 +12,27 @@ from agent.bench.plan import DEVICES, SAMPLE_EVENTS, Plan, now_ms
 from agent.bench.profile import Profile
 from agent.bench.programs import Box, NoCloud
 
-POINTS: Final = ((1, 1), (DEVICES, 1), (DEVICES, 8), (DEVICES, 32))
-"""Devices, and events in flight for each."""
+POINTS: Final = (
+    (1, 1, False),
+    (DEVICES, 1, False),
+    (DEVICES, 8, False),
+    (DEVICES, 32, False),
+    (1, 1, True),
+    (DEVICES, 8, True),
+    (DEVICES, 32, True),
+)
+"""Devices, events in flight for each, and whether they speak TLS."""
 
 
-def measure(plan: Plan, devices: int, window: int) -> Intake:
+def measure(plan: Plan, devices: int, window: int, tls: bool) -> Intake:
     """One point, and the floor for the group size that it had."""
-    plan.say(f"intake: {devices} x {window} in flight")
-    name = f"intake-{devices}x{window}"
+    plan.say(f"intake: {devices} x {window} in flight" + (", TLS" if tls else ""))
+    name = f"intake-{devices}x{window}" + ("-tls" if tls else "")
     with NoCloud() as cloud_url, Box(plan.work / name, cloud_url) as box:
         box.start()
         profile = Profile(box.pid, plan.directory / f"{name}.profile") if plan.profile else None
-        with Load(plan.pressed(box.port, devices, window), box) as load:
+        port, authority = (box.tls_port, box.authority) if tls else (box.port, None)
+        with Load(plan.pressed(port, devices, window, authority=authority), box) as load:
             load.begun()
             broker_s, before = box.broker_cpu_s(), box.mark()
             with profile or nullcontext():
@@ -40,6 +49,7 @@ def measure(plan: Plan, devices: int, window: int) -> Intake:
     return Intake(
         devices=devices,
         window=window,
+        tls=tls,
         seconds=seen.seconds,
         events=seen.acked,
         events_per_s=per_s,

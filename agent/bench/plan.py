@@ -58,8 +58,10 @@ class Plan(NamedTuple):
         """The backlog that the large one's memory is compared with."""
         return self.backlog // 10
 
-    def pressed(self, port: int, devices: int, window: int, *, bursts: bool = False) -> Job:
-        """A closed loop for one point: warm-up, then the measured span."""
+    def pressed(
+        self, port: int, devices: int, window: int, *, bursts: bool = False, authority: Path | None = None
+    ) -> Job:
+        """A closed loop for one point: warm-up, then the measured span. With an authority, over TLS by it."""
         per_s = min(PREPARED_PER_S_MAX, PREPARED_ALONE_PER_S * devices * window)
         span_s = self.times.warm_up_s + self.times.point_s
         return Job(
@@ -72,6 +74,7 @@ class Plan(NamedTuple):
             bursts=bursts,
             warm_up_s=self.times.warm_up_s,
             measure_s=self.times.point_s,
+            authority=str(authority) if authority is not None else None,
         )
 
 

@@ -142,13 +142,18 @@ class Box:
         self._ready_s = 0.0
         self._broker_pid: int | None = None
         self._page = ""
-        self.port = 0
+        self.port = self.tls_port = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._program.end()
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the venue's authority."""
+        return self.state / "identity" / "ca.pem"
 
     @property
     def pid(self) -> int:
@@ -179,7 +184,7 @@ class Box:
                 self._broker_pid = facts["pid"]
             if facts.get("event") == "ready":
                 self._ready_s = time.monotonic()
-                self.port = int(facts["gate"].rpartition(":")[2])
+                self.tls_port, self.port = (int(one.rpartition(":")[2]) for one in facts["gate"].split(","))
                 self._page = facts["page"].removeprefix("http://").rstrip("/")
                 self._ready.set()
 
@@ -223,6 +228,9 @@ directory = {state}
 
 [gate]
 listen = ["127.0.0.1:0"]
+
+[gate.tls]
+also_plain = ["127.0.0.1:0"]
 
 [devices]
 open = true

@@ -64,7 +64,8 @@ def _intake(points: Sequence[Intake]) -> Table:
     )  # fmt: skip
     for one in points:
         table.add_row(
-            f"{one.devices} x {one.window}", f"{one.events_per_s:,.0f}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}",
+            f"{one.devices} x {one.window}{' TLS' * one.tls}", f"{one.events_per_s:,.0f}",
+            f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}",
             f"{one.max_ms:.1f}", f"{one.events_per_commit:.1f}", f"{one.ratio:.2f}", f"{one.agent_cpu_us:.1f}",
             f"{one.generator_cpu_us:.1f}", f"{one.agent_share:.0%}", f"{one.generator_share:.0%}", _others(one.noise),
         )  # fmt: skip
@@ -128,7 +129,9 @@ def _live(live: Live) -> Table:
 
 
 def _profiles(report: Report) -> Iterator[tuple[str, tuple[Line, ...]]]:
-    yield from ((f"intake {one.devices} x {one.window}", one.profile) for one in report.intake if one.profile)
+    yield from (
+        (f"intake {one.devices} x {one.window}{' TLS' * one.tls}", one.profile) for one in report.intake if one.profile
+    )
     yield from ((f"drain of {one.records:,}", one.profile) for one in report.drain if one.profile)
 
 

@@ -13,10 +13,9 @@ RELIEF: Final = 1.25
 JOURNAL_SHED_SHARE: Final = 8
 JOURNAL_REFUSE_SHARE: Final = 32
 """Of a small `bytes_max` at most this part (an eighth, a thirty-second) is kept free, however large the thresholds."""
-TELEMETRY: Final = frozenset(
-    {"nightsafe.condition.raised", "nightsafe.condition.cleared", "nightsafe.settings.changed"}
-)
-"""The box's own records that may be left out when room is short: no sale, no loss and no answer hangs on them."""
+TELEMETRY: Final = frozenset({"nightsafe.condition.raised", "nightsafe.condition.cleared"})
+"""The box's own records that may be left out when room is short: no sale, no loss, no answer and no audit hangs on
+them. What a person has ended is written in a transaction of its own, and is not asked for here."""
 SPAN_MAX_S: Final = 3_900.0
 """How far back growth is measured, in seconds that the box has run."""
 SPAN_MIN_S: Final = 300.0

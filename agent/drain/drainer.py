@@ -66,6 +66,8 @@ class Drain:
         self._min_interval_s = 0.0
         self._checked_s: float | None = None
         """When the cloud last said where it stands; None: it is to be asked."""
+        self._differs = False
+        """While idle the cloud was found to have another history than ours; to be resumed though nothing is pending."""
         self._unwritten_fence: str | None = None
         """An epoch that another process writes, while the journal does not know it: nothing is sent until it does."""
 
@@ -153,7 +155,7 @@ class Drain:
         if not self._pending:
             await self._check()
         if not self._resumed:
-            if not self._pending:
+            if not self._pending and not self._differs:
                 return self._idle()
             await self._resume()
         load = await self._next_load()
@@ -166,15 +168,21 @@ class Drain:
         return min(self._min_interval_s, self._limits().retry_after_max_s)
 
     async def _check(self) -> None:
-        """While idle: ask now and then whether the cloud still has everything. What it lacks is pending again."""
+        """While idle: ask now and then whether the cloud still has everything, and the same. What it lacks is pending
+        again; where its history is another, the drain resumes, which finds where they part."""
         now_s = self._clock.boottime_s()
         due = self._checked_s is None or now_s - self._checked_s >= self._limits().check_interval_s
         if not due or self._journal.cursor() == 0:
             return
         self._checked_s = now_s
-        at = await self._heeded(self._resumption.stands_at())
-        if at is not None and at < min(self._sent, self._journal.cursor()):
-            self._sent, self._resumed = at, False
+        seen = await self._heeded(self._resumption.look())
+        if seen is None:
+            return
+        self._differs = seen.differs
+        if seen.differs:
+            self._resumed = False
+        elif seen.position < min(self._sent, self._journal.cursor()):
+            self._sent, self._resumed = seen.position, False
 
     async def _after_damage(self, damaged: RecordDamaged) -> float:
         """The record is mended or set aside, and the upload goes on behind it."""
@@ -243,10 +251,11 @@ class Drain:
         self._head = state.head
         if self._sent < self._journal.cursor():
             self._progress.rewound(state.next)
+            await self._journal.told()  # once the cloud has it again, nothing speaks of it any more
         self._aftermath.size = batches.limited(self._aftermath.size, state.records_max, state.bytes_max)
         self._min_interval_s = state.min_interval_s
         self._refused = None
-        self._resumed = True
+        self._resumed, self._differs = True, False
         self._checked_s = self._clock.boottime_s()
         self._progress.exchanged()
 
@@ -332,13 +341,13 @@ class Drain:
         base = self._stream.base
         self._sent, self._head = base + answer.next - 1, answer.head
         self._resumption.went_through()
+        if answer.rejected:
+            self._progress.rejected(answer)  # before: it is written with the cursor
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
         if new:
             await self._journal.advance(self._sent, highest_safe(self._journal, self._stream, answer.safe), new)
         heard_safe(self._journal, self._stream, answer.safe)
         self._progress.uploaded(count)
-        if answer.rejected:
-            self._progress.rejected(answer)
         return count
 
 

@@ -31,6 +31,14 @@ class Standing(NamedTuple):
     state: StreamState
 
 
+class Seen(NamedTuple):
+    """Position up to which the cloud has the present stream, and whether that is another history than ours. Where the
+    cloud has more than this box, the next upload tells whose it is: this box's past, or a copy that fences it."""
+
+    position: int
+    differs: bool
+
+
 class Resumption:
     """Knows which streams are bound to this process, and why the present one must not be continued."""
 
@@ -67,15 +75,19 @@ class Resumption:
         log.info("drain_resumed", epoch=standing.stream.epoch, next=next_, pending=pending)
         return standing
 
-    async def stands_at(self) -> int | None:
-        """Position up to which the cloud has the present stream, None where it cannot be told. Asking binds nothing."""
+    async def look(self) -> Seen | None:
+        """What the cloud has of the present stream, None where it cannot be told. Asking binds nothing.
+
+        Raises RecordDamaged where the record in question does not prove itself here.
+        """
         stream = self._journal.lineage().present
         try:
             state = await self._state(stream.epoch)
+            differs = await self._parted(stream, state) == "parted"
         except (CloudRefused, Transient) as error:
             log.debug("cloud_not_checked", code=error.code)
             return None
-        return stream.base + state.next - 1 if state is not None else stream.base
+        return Seen(stream.base + state.next - 1 if state is not None else stream.base, differs)
 
     async def fenced(self) -> Held:
         """Another process writes this box's epoch, as far as the cloud knows: one from an older backup knows an earlier
@@ -163,7 +175,8 @@ class Resumption:
         return None if agrees else "parted"
 
     async def _agrees(self, stream: Stream, state: StreamState, sequence: int) -> bool | None:
-        """Whether both have the same record at `sequence`; None where one of them has none."""
+        """Whether both have the same record at `sequence`; None where one of them has none. Raises RecordDamaged: a
+        seal that has changed on the disk is no other history."""
         if sequence == 0:
             return True
         ours = await self._journal.rechash(stream.base + sequence)
@@ -171,7 +184,11 @@ class Resumption:
             theirs: bytes | None = state.head
         else:
             theirs = await self._cloud.hash_at(stream.epoch, sequence)
-        return None if ours is None or theirs is None else ours == theirs
+        if ours is None or theirs is None:
+            return None
+        if ours != theirs:
+            await self._journal.batch(stream.base + sequence - 1, 1, 1)
+        return ours == theirs
 
     async def _last_common(self, stream: Stream, state: StreamState) -> int | None:
         """The highest sequence at which both agree, found by halving; None when they agree nowhere that we know of."""

@@ -4,10 +4,12 @@ The hot path: everything here happens once for every event. It never blocks and 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from agent.core import events
-from agent.core.arrivals import Item, Settle
+from agent.core.arrivals import Item, Outcome, Settle
+from agent.core.checks import concerns_check
 from agent.core.events import Event
 
 
@@ -27,14 +29,26 @@ class Intake:
         self._journal = journal
         self._limits = (event_bytes_max, event_depth_max, excerpt_bytes_max)
         self.refused_count = 0
+        self._on_check: Callable[[str, bytes], None] = lambda device, body: None
+
+    def on_check(self, call: Callable[[str, bytes], None]) -> None:
+        """Call `call` with device and body of each event of a check, after its commit, in the order of the log."""
+        self._on_check = call
 
     def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
         """Take one event of `device`; `settle` hears its outcome after the commit. False: the queue is full."""
         verdict = events.judge(device, payload, *self._limits)
         if type(verdict) is not Event:
             self.refused_count += 1
+        elif concerns_check(verdict):
+            settle = partial(self._settle_check, settle)
         self._journal.submit(verdict, settle)
         return self._journal.has_room
+
+    def _settle_check(self, settle: Settle, item: Item, outcome: Outcome) -> None:
+        if outcome is Outcome.STORED and type(item) is Event:
+            self._on_check(item.device, item.body)
+        settle(item, outcome)
 
     def on_room(self, call: Callable[[], None]) -> None:
         """Call `call` when there is room again."""

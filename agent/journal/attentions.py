@@ -1,18 +1,18 @@
 """what has happened → [journal: attentions] → people. Told until a person has acknowledged it, over every restart.
 
-What is told goes into memory at once and to the disk beside the commits of events, in a transaction of its own, with a
-record of the box's own that says so. While the journal limps it waits here. Never decides what is worth telling.
+What a commit itself finds stands in that commit (told.py); what the drain tells goes with the commit that it tells of
+(`along`). All else goes into memory at once and to the disk beside the commits of events, in a transaction of its own,
+with a record of the box's own that says so. While the journal limps it waits here. Never decides what is worth telling.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
-from agent.core import cards
 from agent.core.arrivals import Own
 from agent.core.clock import Moment
 from agent.core.conditions import Words
@@ -20,9 +20,11 @@ from agent.core.errors import JournalDamaged, NightsafeError, Rejected, Transien
 from agent.journal.book import AGENT, Acknowledged, Attention, EpochBook
 from agent.journal.database import SQL
 from agent.journal.fold import Fold
+from agent.journal.told import Told, harmless, harmless_words, put
 from agent.journal.writing import Writing
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 PAUSE_S: Final = 0.2
 """Least time between two writes, however much happens: between them, commits of events have the disk."""
@@ -32,10 +34,6 @@ TURN_MAX: Final = 50
 """So many are written by one transaction; commits of events wait for it."""
 ACKNOWLEDGED_MAX: Final = 200
 """So many of those that a person has ended are remembered, the latest."""
-TEXT_MAX: Final = 2000
-"""Characters of one text that are kept."""
-RECORDED: Final = ("forked", "sequence_reused")
-"""Conditions whose `nightsafe.condition.raised` is written by what raises them, in more detail."""
 LEFT_OUT: Final = "Too many stood at once, and this was the oldest."
 
 
@@ -66,7 +64,7 @@ class Attentions:
 
     def keep(self, id: str, happened: Happened) -> None:
         """It has happened, and stands from now on. What stands already keeps its beginning; only its words change."""
-        words = Words(happened.words.severity, *map(_harmless, happened.words[1:]))
+        words = harmless_words(happened.words)
         before = self._standing.get(id)
         if before is not None:
             self._standing[id] = before._replace(words=words)
@@ -111,10 +109,12 @@ class Attentions:
         stood = self._standing.pop(id, None)  # what happens from now on is new
         if stood is None:
             raise Rejected("attention_none", f"There is no attention {id}.", "See `nightsafe attention list`.")
+        kept = self._writing.book.attentions.get(id)
+        seen = {stood.words} if kept is None else {stood.words, kept.words}
         try:
             async with self._one:
                 await self._writing.transact(
-                    lambda connection: self._acknowledge(connection, id, stood, actor, reason), must=True
+                    lambda connection: self._acknowledge(connection, id, stood, seen, actor, reason), must=True
                 )
         except BaseException as error:
             self._standing.setdefault(id, stood)
@@ -138,26 +138,48 @@ class Attentions:
             await self.write()
             await asyncio.sleep(PAUSE_S)
 
-    async def write(self) -> None:
-        """Write what is due, one turn. A disk that fails puts it off."""
+    async def settled(self) -> None:
+        """Write all that is due, before its cause goes: the caller goes on behind it. A disk that fails puts it off."""
+        while self._due() and await self.write():
+            pass
+
+    async def along(self, work: Callable[[sqlite3.Connection], tuple[T, set[EpochBook]]], must: bool = False) -> T:
+        """As `Writing.transact`, and what has happened so far and is not written yet is written with it."""
+        if not self._due():
+            return await self._writing.transact(work, must)
+        async with self._one:
+            due = self._due()
+
+            def both(connection: sqlite3.Connection) -> tuple[T, set[EpochBook]]:
+                result, touched = work(connection)
+                return result, touched | self._write(connection, due, [], 0)[1]
+
+            return await self._writing.transact(both, must)
+
+    async def write(self) -> bool:
+        """Write what is due, one turn; False where nothing was. A disk that fails puts it off."""
         async with self._one:
             if self._writing.failure is not None:
-                return
-            due = [one for one in self._standing.items() if self._is_due(*one)]
+                return False
+            due = self._due()
             gone, count = list(self._left_out)[:TURN_MAX], self._left_out_count
             if not due and not gone and not count:
-                return
+                return False
             try:
                 await self._writing.transact(lambda connection: self._write(connection, due[:TURN_MAX], gone, count))
             except NightsafeError as error:
                 log.debug("attentions_put_off", code=error.code)
-                return
+                return False
             self._left_out_count -= count
             for id in gone:
                 del self._left_out[id]
             if len(due) > TURN_MAX or self._left_out:
                 self._wake.set()
         self._writing.tell()
+        return True
+
+    def _due(self) -> list[tuple[str, Happened]]:
+        return [one for one in self._standing.items() if self._is_due(*one)]
 
     def _is_due(self, id: str, happened: Happened) -> bool:
         kept = self._writing.book.attentions.get(id)
@@ -173,32 +195,22 @@ class Attentions:
                 connection.execute(SQL["remove_attention"], (kept.row,))
                 _record_end(fold, id, AGENT, LEFT_OUT)
         for id, happened in due:
-            kept = book.attentions.get(id)
-            if kept is None:
-                self._add(fold, id, happened)
-            elif kept.words != happened.words:
-                connection.execute(SQL["write_attention"], (*happened.words, kept.row))
-                book.attentions[id] = kept._replace(words=happened.words)
-        book.attentions_left_out += count
-        connection.execute(SQL["write_attentions_left_out"], (book.attentions_left_out,))
+            self._put(fold, id, happened)
+        if count:
+            book.attentions_left_out += count
+            connection.execute(SQL["write_attentions_left_out"], (book.attentions_left_out,))
         fold.write()
         return None, fold.touched
 
-    def _add(self, fold: Fold, id: str, happened: Happened) -> Attention:
-        at = Moment(happened.wall_ms, happened.uptime_ms, fold.stamp.boot)
-        row = fold.connection.execute(SQL["add_attention"], (id, *happened.words, *at)).lastrowid
-        assert row is not None
-        added = fold.book.attentions[id] = Attention(row, happened.words, at)
-        if id.partition(":")[0] not in RECORDED:
-            data = {"condition": id, "actor": AGENT, "reason": happened.words.text}
-            fold.take(Own("nightsafe.condition.raised", data))
-        return added
+    def _put(self, fold: Fold, id: str, happened: Happened) -> Attention:
+        return put(fold, Told(id, happened.words), Moment(happened.wall_ms, happened.uptime_ms, fold.stamp.boot))
 
     def _acknowledge(
-        self, connection: sqlite3.Connection, id: str, stood: Happened, actor: str, reason: str
+        self, connection: sqlite3.Connection, id: str, stood: Happened, seen: set[Words], actor: str, reason: str
     ) -> tuple[None, set[EpochBook]]:
+        """End it; where a commit has told something else under this name since, that has not been `seen`, and stays."""
         book, fold = self._writing.book, self._writing.fold(connection)
-        kept = book.attentions.get(id) or self._add(fold, id, stood)
+        kept = book.attentions.get(id) or self._put(fold, id, stood)
         del book.attentions[id]
         before = book.acknowledged.pop(id, None)
         if before is not None:
@@ -208,16 +220,12 @@ class Attentions:
         while len(book.acknowledged) > ACKNOWLEDGED_MAX:
             oldest = min(book.acknowledged, key=lambda name: book.acknowledged[name].lived_s)
             connection.execute(SQL["remove_attention"], (book.acknowledged.pop(oldest).row,))
-        _record_end(fold, id, _harmless(actor), _harmless(reason))
+        _record_end(fold, id, harmless(actor), harmless(reason))
+        if kept.words not in seen:
+            put(fold, Told(id, kept.words))
         fold.write()
         return None, fold.touched
 
 
 def _record_end(fold: Fold, id: str, actor: str, reason: str) -> None:
     fold.take(Own("nightsafe.condition.cleared", {"condition": id, "actor": actor, "reason": reason}))
-
-
-def _harmless(text: str) -> str:
-    """Words from elsewhere as the disk may have them: bounded, and without a card number."""
-    text = text[:TEXT_MAX]
-    return text if cards.text_clean(text) else cards.masked(text.encode()).decode()

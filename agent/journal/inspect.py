@@ -20,7 +20,7 @@ from agent.core.mend import Row, beside_holds, seal_holds
 from agent.journal import mark as marks
 from agent.journal import names as copies
 from agent.journal import salvage
-from agent.journal.aside import FOLDER_NAME
+from agent.journal.aside import folders
 from agent.journal.database import FILE_NAME, SQL, corrupt, named
 from agent.journal.history import compare
 from agent.journal.mark import Point
@@ -111,8 +111,8 @@ def verify(directory: Path) -> Report:
             raise named(error) from error
     if (directory / salvage.MARKER_NAME).exists() or (directory / salvage.PLAN_NAME).exists():
         report.fault("the database is to be built anew at the next start")
-    if (directory / FOLDER_NAME).is_dir():
-        report.kept_damaged = sum(1 for _ in (directory / FOLDER_NAME).iterdir())
+    if found := list(folders(directory)):
+        report.kept_damaged = sum(1 for folder in found for _ in folder.iterdir())
         report.kept_damaged_bytes = salvage.kept_bytes(directory)
     return report
 

@@ -12,7 +12,8 @@ from agent.core.errors import JournalDamaged, Transient
 from agent.core.mend import Mended, mend_each
 from agent.journal import repair
 from agent.journal.book import EpochBook
-from agent.journal.repair import Case, Repaired, examine
+from agent.journal.repair import Case, examine
+from agent.journal.repaired import Repaired
 from agent.journal.writing import Writing, counted_whole
 
 

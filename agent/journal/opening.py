@@ -26,7 +26,8 @@ from agent.journal.history import History
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.rebuild import Terms
-from agent.journal.repair import Case, Loss, Place, Repaired
+from agent.journal.repair import Case, Place
+from agent.journal.repaired import Loss, Repaired
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -135,7 +136,8 @@ class Opening:
         done: list[Repaired] = []
 
         def put_right(connection: sqlite3.Connection) -> Book:
-            connection.execute("begin immediate")
+            if not connection.in_transaction:
+                connection.execute("begin immediate")
             fresh, repaired = self._put_right(connection, book, past, mark, names, originals, wrong)
             connection.execute("commit")
             done.append(repaired)
@@ -184,8 +186,9 @@ class Opening:
             return past, []
         connection.execute("begin immediate")
         wrong = history.put_right(connection, names)
-        connection.execute("commit")
-        return past, wrong
+        if not wrong:
+            connection.execute("rollback")
+        return past, wrong  # the transaction that has put something right is ended by the one that tells of it
 
     def _put_right(
         self,

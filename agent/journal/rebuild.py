@@ -25,7 +25,8 @@ from agent.journal.fold import Stamp
 from agent.journal.mark import Point
 from agent.journal.names import Names
 from agent.journal.old import Old, Shape
-from agent.journal.repair import Loss, Place, Repaired, add_missing, name_losses, recount
+from agent.journal.repair import Place, add_missing, name_losses, recount
+from agent.journal.repaired import Loss, Repaired
 from agent.journal.tables import read_lineage
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
@@ -25,13 +25,13 @@ from agent.journal.aside import keep_row
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL, corrupt
 from agent.journal.fold import Fold, Stamp
+from agent.journal.repaired import Loss, Repaired, news, record_of
+from agent.journal.told import put
 
 log = structlog.get_logger()
 
 REASON: Final = "records on the disk had changed"
 NEVER: Final = Moment(0, 0, 0)
-NAMED_MAX: Final = 500
-"""Ranges and positions that one record names; it counts the rest."""
 
 
 class Case(NamedTuple):
@@ -39,37 +39,6 @@ class Case(NamedTuple):
 
     row: Row
     around: Around
-
-
-class Loss(NamedTuple):
-    """Events that are lost unless their device sends them again. Without an epoch there are no numbers."""
-
-    device: str
-    epoch: str | None
-    first: int | None
-    last: int | None
-
-
-class Repaired(NamedTuple):
-    """What was done. `mended`: (position, what had changed); `positions`: ranges without a record from now on;
-    `unnamed`: records among them of which nothing is known; `kept_in`: where the damaged bytes are; `notes`: what else
-    was put right or could not be read."""
-
-    reason: str
-    mended: tuple[tuple[int, str], ...] = ()
-    positions: tuple[tuple[int, int], ...] = ()
-    lost: tuple[Loss, ...] = ()
-    unnamed: int = 0
-    kept_in: str | None = None
-    notes: tuple[str, ...] = ()
-    unseen: int = 0
-    """Records behind all figures that are kept: no hole in any counting stands for them."""
-
-    @property
-    def lost_count(self) -> int:
-        """Events that are lost as far as the box knows."""
-        known = sum(1 if one.last is None or one.first is None else one.last - one.first + 1 for one in self.lost)
-        return known + self.unnamed
 
 
 class Place(NamedTuple):
@@ -148,7 +117,8 @@ def apply(
     ):  # the last one is gone: what comes next stands behind its place all the same
         fresh.position, fresh.head = book.position, book.head
     unnamed_max = _discount(connection, fresh, removed)
-    kept_in = None if None in kept or not kept else kept[0] if len(kept) == 1 else "damaged"
+    names = [name for name in kept if name is not None]
+    kept_in = None if len(names) < len(kept) or not names else names[0] if len(names) == 1 else names[0].split("/")[0]
     positions = tuple((one.position, one.position) for one in removed)
     numberless = [
         Loss(book.epochs[one.counting].device.name, None, None, None)
@@ -274,7 +244,8 @@ def recount(connection: sqlite3.Connection, book: Book) -> None:
 
 
 def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: Repaired) -> Repaired:
-    """Open every hole that nobody has opened, record what was done, and write the figures; the caller commits."""
+    """Open every hole that nobody has opened, record and tell what was done, and write the figures; the caller
+    commits."""
     fold = Fold(connection, book, place.venue, place.stamp)
     holes = list(_unopened(book))
     for counting, hole in holes:
@@ -283,6 +254,10 @@ def name_losses(connection: sqlite3.Connection, place: Place, book: Book, done: 
     count = sum(hole.last - hole.first + 1 for _, hole in holes)
     done = done._replace(lost=(*done.lost, *named), unnamed=done.unseen + max(0, done.unnamed - count))
     fold.take(Own("nightsafe.journal.repaired", record_of(done)))
+    before = book.attentions.get("journal_lost")
+    done = done._replace(told=news(done, before and before.words.text))
+    for told in done.told:
+        put(fold, told)
     fold.write()
     tables.write_figures(connection, book)
     book.watermark = book.position
@@ -311,26 +286,3 @@ def _unopened(book: Book) -> list[tuple[EpochBook, Gap]]:
             if first <= hole.last:
                 found.append((counting, Gap(first, hole.last)))
     return found
-
-
-def record_of(done: Repaired) -> dict[str, Any]:
-    """The data of `nightsafe.journal.repaired`: positions and sequences are unpadded strings."""
-    return {
-        "reason": done.reason,
-        "mended": [{"position": str(position), "what": what} for position, what in done.mended[:NAMED_MAX]],
-        "mended_count": len(done.mended),
-        "lost": [
-            {"device": one.device, "epoch": one.epoch, "from": _number(one.first), "to": _number(one.last)}
-            for one in done.lost[:NAMED_MAX]
-        ],
-        "lost_count": done.lost_count,
-        "positions": [[str(first), str(last)] for first, last in done.positions[:NAMED_MAX]],
-        "positions_count": sum(last - first + 1 for first, last in done.positions),
-        "unnamed": done.unnamed,
-        "kept_in": done.kept_in,
-        "notes": done.notes[:NAMED_MAX],
-    }
-
-
-def _number(sequence: int | None) -> str | None:
-    return None if sequence is None else str(sequence)

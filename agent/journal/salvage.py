@@ -1,9 +1,9 @@
 """[journal: salvage] ← start-up. Makes a sound journal out of a damaged one: every record that proves itself is kept.
 
-The damaged files are moved to `damaged/<time>/` first; the newest of these folders always stays. The new journal is
-built beside them and takes its name in one step, so a kill at any moment only means that it is built again. Where the
-disk has no room for a second journal, nothing is touched. Positions and epoch stay; what is lost is named. It never
-takes over a row that no seal proves.
+The damaged files are moved to `damaged/<time>/` first, or beside it where that takes none; the newest of these folders
+always stays. The new journal is built beside them and takes its name in one step, so a kill at any moment only means
+that it is built again. Where the disk has no room for a second journal, or the damaged one can be kept nowhere, nothing
+is touched. Positions and epoch stay; what is lost is named. It never takes over a row that no seal proves.
 """
 
 import os
@@ -22,16 +22,16 @@ from agent.core.errors import Transient
 from agent.core.instants import to_text
 from agent.journal import mark as marks
 from agent.journal import names as copies
-from agent.journal.aside import FOLDER_NAME
+from agent.journal.aside import FOLDER_NAME, folders, kept
 from agent.journal.database import FILE_NAME, PAGE_BYTES, migrations, named
 from agent.journal.history import compare
 from agent.journal.mark import Point
 from agent.journal.old import Old, open_read_only
 from agent.journal.pages import cut_log
 from agent.journal.rebuild import Beside, Rebuild, Terms
-from agent.journal.repair import Repaired
+from agent.journal.repaired import Repaired
 from agent.journal.reserve import RESERVE_NAME
-from agent.runtime.files import FILE_MODE, private_directory, sync_directory, write_whole
+from agent.runtime.files import FILE_MODE, StateUnusable, private_directory, sync_directory, write_whole
 
 log = structlog.get_logger()
 
@@ -39,6 +39,8 @@ MARKER_NAME: Final = "journal.rebuild"
 """A file that asks for a rebuild at the next start; it says why."""
 PLAN_NAME: Final = "journal.salvage"
 """A salvage that has begun and is not done."""
+PROBE_NAME: Final = "journal.probe"
+"""An empty file that shows whether files can be moved into a folder."""
 FOLDER_PATTERN: Final = "[0-9]*T*-*"
 """Folders in `damaged` that a salvage has made, by the time of each."""
 NEW_NAME: Final = f"{FILE_NAME}.new"
@@ -186,7 +188,7 @@ def _need_room(directory: Path) -> None:
 
 def kept_bytes(directory: Path) -> int:
     """What the folder `damaged` takes."""
-    return _bytes_of(directory / FOLDER_NAME)
+    return sum(_bytes_of(folder) for folder in folders(directory))
 
 
 def _bytes_of(folder: Path) -> int:
@@ -196,7 +198,8 @@ def _bytes_of(folder: Path) -> int:
 def _thin_out(directory: Path, newest: Path, bytes_max: int) -> None:
     """Of earlier damaged databases keep the first, then the latest, as far as they fit beside the newest one, which
     always stays; folders of people's own are left alone."""
-    others = sorted(one for one in newest.parent.glob(FOLDER_PATTERN) if one.is_dir() and one != newest)
+    found = (one for folder in folders(directory) for one in folder.glob(FOLDER_PATTERN))
+    others = sorted((one for one in found if one.is_dir() and one != newest), key=lambda one: one.name)
     left_bytes = bytes_max - _bytes_of(newest)
     for one in (*others[:1], *reversed(others[1:])):
         size = _bytes_of(one)
@@ -214,17 +217,46 @@ def _read_plan(directory: Path) -> _Plan | None:
 
 
 def _plan(directory: Path, wall_ms: int, why: str) -> _Plan:
+    """The plan that has begun, or a new one, in a folder into which the files can be moved."""
     found = _read_plan(directory)
-    if found is not None:
+    if found is not None and (found.moved or _begun(directory / found.folder) or _takes(directory, found.folder)):
         return found
-    private_directory(directory / FOLDER_NAME)
     stamp = to_text(wall_ms).replace(":", "")
-    number = next(n for n in range(1000) if not (directory / FOLDER_NAME / f"{stamp}-{n}").exists())
-    plan = _Plan(f"{FOLDER_NAME}/{stamp}-{number}", why)
-    private_directory(directory / plan.folder)
-    sync_directory(directory / FOLDER_NAME)
+
+    def make(folder: Path) -> str:
+        number = next(n for n in range(1000) if not (folder / f"{stamp}-{n}").exists())
+        made = f"{folder.name}/{stamp}-{number}"
+        _try_move(directory, made)
+        sync_directory(folder)
+        return made
+
+    plan = _Plan(kept(directory, make), found.reason if found is not None else why)
     _write_plan(directory, plan)
     return plan
+
+
+def _begun(folder: Path) -> bool:
+    return any((folder / f"{FILE_NAME}{part}").exists() for part in PARTS)
+
+
+def _takes(directory: Path, folder: str) -> bool:
+    try:
+        _try_move(directory, folder)
+    except (OSError, StateUnusable):
+        return False
+    return True
+
+
+def _try_move(directory: Path, folder: str) -> None:
+    """Move an empty file there, which goes again: a folder may be on another disk, or take nothing."""
+    private_directory(directory / folder)
+    probe = directory / PROBE_NAME
+    try:
+        probe.touch(FILE_MODE)
+        probe.rename(directory / folder / PROBE_NAME)
+        (directory / folder / PROBE_NAME).unlink()
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _write_plan(directory: Path, plan: _Plan) -> None:

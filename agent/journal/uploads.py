@@ -13,6 +13,7 @@ from agent.core.arrivals import Own
 from agent.core.errors import Rejected
 from agent.core.lineage import Parent
 from agent.journal import streams, tables
+from agent.journal.attentions import Attentions
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.fold import Fold, Refusable, quarantine_record
@@ -32,12 +33,14 @@ class Uploaded(NamedTuple):
 class Uploads:
     """The journal as the drain changes it. What is to be on record is written in the transaction that makes it so."""
 
-    def __init__(self, writing: Writing) -> None:
+    def __init__(self, writing: Writing, attentions: Attentions) -> None:
         self._writing = writing
+        self._attentions = attentions
 
     async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
-        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers."""
-        await self._writing.transact(lambda connection: self._advance(connection, cursor, safe, uploaded), must=True)
+        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers. What the
+        answer had people told goes with it."""
+        await self._attentions.along(lambda connection: self._advance(connection, cursor, safe, uploaded), must=True)
 
     def _advance(
         self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]
@@ -80,9 +83,9 @@ class Uploads:
         log.warning("stream_begun", epoch=epoch, base=base, reason=reason)
 
     async def seal_on(self) -> bool:
-        """Seal some records for the new stream; True when it is the present one, which is on record then. Raises
-        RecordDamaged."""
-        done = await self._writing.transact(self._seal_on, must=True)
+        """Seal some records for the new stream; True when it is the present one, which is on record then, and told.
+        Raises RecordDamaged."""
+        done = await self._attentions.along(self._seal_on, must=True)
         if done:
             self._writing.tell()
         return done

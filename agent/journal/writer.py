@@ -19,7 +19,7 @@ from agent.core.events import Event, Refusal
 from agent.core.facts import JournalFacts
 from agent.core.pressure import TELEMETRY, Level
 from agent.journal import book as books
-from agent.journal import tables
+from agent.journal import tables, told
 from agent.journal.attentions import Attentions
 from agent.journal.book import Book, EpochBook
 from agent.journal.database import SQL
@@ -45,14 +45,14 @@ class Journal:
     def __init__(self, directory: Path, venue: str, epoch: str, clock: Clock, limits: Limits) -> None:
         self.writing = Writing(directory, venue, epoch, clock, limits)
         """Its connection, and how it fares."""
-        self.uploads = Uploads(self.writing)
-        """The drain's side."""
         self.mending = Mending(self.writing)
         """Damage."""
         self.keeping = Keeping(self.writing, self._write_figures)
         """Retention."""
         self.attentions = Attentions(self.writing)
         """What has happened and waits for a person."""
+        self.uploads = Uploads(self.writing, self.attentions)
+        """The drain's side."""
         self._clock = clock
         self._limits = limits
         self._waiting: list[tuple[Item, Settle]] = []
@@ -292,6 +292,10 @@ class Journal:
         fold.find_known([item for item, _ in group if type(item) is Event])
         outcomes = [fold.take(item) for item, _ in group]
         fold.lose_some()
+        for said in {event.device: told.reused(event) for event in fold.reused}.values():
+            told.put(fold, said)
+        for device in sorted(fold.uncounted):
+            told.put(fold, told.uncounted(device))
         touched = fold.write()
         self._reused, self._uncounted = fold.reused, fold.uncounted
         return outcomes, touched

@@ -25,7 +25,8 @@ from agent.journal.fold import EPOCHS_MAX, Fold, Stamp
 from agent.journal.mark import Mark, Point
 from agent.journal.names import NamesFile
 from agent.journal.opening import Opening
-from agent.journal.repair import Place, Repaired
+from agent.journal.repair import Place
+from agent.journal.repaired import Repaired
 
 log = structlog.get_logger()
 T = TypeVar("T")

@@ -30,6 +30,8 @@ START_S: Final = 10.0
 """Time for Mosquitto to open its socket."""
 STOP_S: Final = 2.0
 """Time for Mosquitto to end after SIGTERM."""
+OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"})
+"""What the service manager tells this process alone: Mosquitto would answer for it."""
 ITERATIONS: Final = 101
 """PBKDF2 rounds in the password file: few, since the secrets are 256 random bits."""
 
@@ -105,7 +107,12 @@ class Broker:
             command = [guard, "--pdeathsig", "TERM", *command]
         with (self._directory / "mosquitto.log").open("wb") as output:
             return await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in OURS},
             )
 
     async def _wait_for_socket(self, process: asyncio.subprocess.Process) -> bool:

@@ -232,7 +232,8 @@ class Identity:
         pem = made.public_bytes(serialization.Encoding.PEM)
         write_whole(self._directory / SERVER, _key_pem(key) + pem + self.ca_pem.encode())
         self._certificate = made
-        log.info("certificate_made", why=why, until=made.not_valid_after_utc.date().isoformat(), **names._asdict())
+        until, called = made.not_valid_after_utc.date().isoformat(), ",".join((*names.hosts, *names.addresses))
+        log.info("certificate_made", why=why, until=until, names=called)
 
 
 def hashes_hex(content: bytes) -> str:

@@ -234,6 +234,12 @@ class IntakeSettings(Section, frozen=True):
     resend_backoff_max_s: Annotated[float, live("Longest time between two requests to resend.", gt=0, le=86_400)] = (
         300.0
     )
+    checks_max: Annotated[
+        int, restart("Open checks that every device is told; of more, those with the latest word.", ge=1, le=100_000)
+    ] = 2_000
+    checks_keep_h: Annotated[
+        int, live("Hours after which an open check of which nothing was heard is told no more.", ge=1, le=720)
+    ] = 72
     epochs_max: Annotated[
         int, restart("Epochs of one device that are counted; the events of further ones are stored uncounted.", ge=1)
     ] = 2_000

@@ -58,6 +58,8 @@ UNITS: Final[Mapping[str, str]] = {
     "per_s": "a second",
     "_s": "seconds",
     "_days": "days",
+    "_h": "hours",
+    "checks": "checks",
     "_limit": "minor units",
     "bytes": "bytes",
     "events": "events",

@@ -39,8 +39,8 @@ class DrainSettings(Section, frozen=True):
     check_interval_s: Annotated[
         float,
         live(
-            "How often the cloud is asked whether it still has everything while nothing is to be sent: it may have "
-            "been restored from a backup.",
+            "How often the cloud is asked whether it still has everything, and the same, while nothing is to be sent: "
+            "it may have been restored from a backup.",
             gt=0,
             le=86_400,
         ),

@@ -456,7 +456,9 @@ async def test_a_gzip_bomb_is_too_large_before_it_is_unpacked(cloud: Cloud) -> N
 
 
 @pytest.mark.parametrize(
-    "broken", [b"", b"\x1f\x8b", b"junk", gzip.compress(b"[]") + b"junk", gzip.compress(b"") * 1025]
+    "broken",
+    [b"", b"\x1f\x8b", b"junk", gzip.compress(b"[]") + b"junk", gzip.compress(b"") * 1025],
+    ids=["nothing", "cut", "no gzip", "junk behind it", "too many members"],
 )
 async def test_a_broken_gzip_encoding_is_malformed(cloud: Cloud, broken: bytes) -> None:
     await cloud.open()

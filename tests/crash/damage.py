@@ -26,7 +26,7 @@ from agent.core.mend import UNKNOWN_BOOT
 from agent.journal import mark, names
 from agent.journal.database import FILE_NAME, PAGE_BYTES, corrupt
 from agent.journal.reader import Reader, Stored
-from agent.journal.repair import Repaired
+from agent.journal.repaired import Repaired
 from agent.journal.survey import Survey
 from agent.journal.uploads import Uploaded
 from agent.journal.writer import Journal

@@ -21,7 +21,7 @@ from agent.core.errors import Held
 from agent.core.events import Event
 from agent.journal import names, salvage
 from agent.journal.inspect import verify
-from agent.journal.repair import Repaired
+from agent.journal.repaired import Repaired
 from agent.journal.writer import Journal
 from tests.crash.damage import (
     KINDS,

@@ -22,7 +22,7 @@ DEVICES = 60
 NOTE = "x" * 180_000
 """In each event: with their windows full, the devices have sent more than 100 MiB that is not acknowledged yet."""
 SLOW_DISK = "fdatasync,fsync:delay_enter=500ms"
-ROOM_BYTES = 88 * MIB
+ROOM_BYTES = 112 * MIB
 """What the agent may take above what it takes with nothing to do."""
 SMALL_QUEUE = {"queue_bytes_max": 8 * MIB}
 BOUNDLESS_QUEUE = {"queue_bytes_max": 1_024 * MIB, "queue_events_max": 1_000_000}
@@ -35,12 +35,14 @@ def address_bytes(box: Box) -> int:
 
 
 def bounded(box: Box) -> Box:
-    """The box, started under a bound that leaves it so much room on this machine."""
+    """The box, started under a bound that leaves it so much room on this machine; the next start has none."""
     box.start()
-    limit = address_bytes(box) + ROOM_BYTES
+    limit, command = address_bytes(box) + ROOM_BYTES, box.command
     assert box.stop() == 0, box.text
-    box.command = ["prlimit", f"--as={limit}", *box.command]
-    return box.start()
+    box.command = ["prlimit", f"--as={limit}", *command]
+    box.start()
+    box.command = command
+    return box
 
 
 @contextmanager

@@ -70,6 +70,9 @@ class Tapped:
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._seam.tap(self._connection, sql, lambda: self._connection.execute(sql, parameters))
 
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]]) -> sqlite3.Cursor:
+        return self._seam.tap(self._connection, sql, lambda: self._connection.executemany(sql, parameters))
+
     @property
     def in_transaction(self) -> bool:
         return self._connection.in_transaction

@@ -281,6 +281,7 @@ async def test_telemetry_is_left_out_when_room_is_short_and_nothing_else(rig: Ri
     with pytest.raises(Transient, match="left out"):
         await rig.journal.record("nightsafe.condition.raised", {"condition": "x"})
     await rig.journal.record("nightsafe.journal.repaired", {"positions": []})
+    await rig.journal.record("nightsafe.settings.changed", {"live": ["logs.level"]})
     assert await rig.append([as_item(event(1))]) == [Outcome.STORED]
     assert rig.journal.shed_count == 1
 

@@ -6,15 +6,20 @@ answer after the commit. The ledger's thread is made in line. Never changes what
 
 import asyncio
 import concurrent.futures
+import gzip
+import json
 import os
 import sqlite3
+import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from agent.cloud import wire
@@ -25,6 +30,7 @@ from tests.sim.loop import Killed, Process, SimLoop, here
 from tests.sim.network import Network
 from tests.sim.story import Story
 
+AGENT: Final = "agent"
 ADDRESS: Final = ("127.0.0.1", 9800)
 URL: Final = "http://127.0.0.1:9800"
 
@@ -106,6 +112,8 @@ class Cloud:
         self.chance = Random(f"{seed}/cloud")
         self.moods: tuple[Mood, ...] = ()
         self.mood_share = 0.0
+        self.poison_share = 0.0
+        """Of the devices' events, those that the server takes in no form and at no time."""
         self.limits = wire.Limits(records=5000, bytes=8 * 1024 * 1024, min_interval_s=0)
         self._older: list[bytes] = []
         self.requests_count = 0
@@ -195,6 +203,20 @@ class Cloud:
 
         return answer
 
+    def is_poison(self, device: str, id: str) -> bool:
+        """Whether the server chokes on this event."""
+        return device != AGENT and sha256(f"{self._seed}/{device}/{id}".encode()).digest()[0] < 256 * self.poison_share
+
+    async def _chokes(self, request: web.Request) -> bool:
+        body = await request.content.read()
+        with warnings.catch_warnings(action="ignore"):
+            request.content.unread_data(body)
+        with suppress(OSError, EOFError, msgspec.DecodeError):
+            plain = gzip.decompress(body) if request.headers.get("Content-Encoding") == "gzip" else body
+            records = msgspec.json.decode(plain, type=list[wire.WireRecord])
+            return any(self.is_poison(one.device, json.loads(wire.event_of(one))["id"]) for one in records)
+        return False
+
     async def _answer(self, request: web.Request, handler: Handler, mood: Mood | None) -> web.StreamResponse:
         seconds = str(self.chance.choice((0, 1, 5, 20)))
         records = request.method == "PUT" and "/records/" in request.path
@@ -229,6 +251,9 @@ class Cloud:
                 return response(refused("unauthorized", "who are you?"))
             case Mood.SLOW:
                 await asyncio.sleep(self.chance.uniform(5, 150))
+        if records and self.poison_share and await self._chokes(request):
+            self._story.tell("cloud", "chokes", request=f"{request.method} {request.path}")
+            return response(refused("malformed", "cannot be read here"))
         return await handler(request)
 
 

@@ -250,6 +250,10 @@ class Swarm:
         await asyncio.sleep(self._chance.uniform(10, 120))
         self._cloud.moods = ()
 
+    async def _do_cloud_chokes(self) -> None:
+        """From now on, and for good: what it cannot read today it cannot read when all else is well."""
+        self._cloud.poison_share = self._cloud.poison_share or self._chance.choice((0.01, 0.05, 0.2))
+
     async def _do_cloud_crash(self) -> None:
         self._cloud.kill()
         await asyncio.sleep(self._chance.uniform(0.5, 90))

@@ -1,5 +1,13 @@
 """[sim: oracles] What must hold, judged from outside: by what tills sent and were told, by the files, by the ledger.
 
+1. What a till was told is stored is on the box's disk or in the cloud, byte for byte, and a refusal in quarantine.
+2. The cloud's log is 1..n and equals the journal, in its order, each event once. What it passes over is declared, is
+   nothing but what the cloud takes in no form, and lies whole in the box's quarantine.
+3. After the last fault everything drains, every event that was good is acknowledged, and nothing hangs or ends.
+4. Nothing is stored that no till sent, nothing twice, and nothing is uploaded that was not durable here before.
+5. No receipt claims more than is true; every hole of a device is asked for or named lost, and in the end all is told.
+6. Nothing leaks: at rest no task, timer, connection or batch is left, and no error goes unheard.
+
 Looked at with every commit, every acknowledgement, every receipt and every upload, and once more at the end, when all
 faults are over. They believe nothing that the agent says of itself. A violation is a sentence; the run ends with it.
 """
@@ -14,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.cloud import wire
-from agent.receiver.ledger import Appended, Row
+from agent.receiver.ledger import Appended, Hole, Row
 from tests.sim.till import Entry
 
 AGENT = "agent"
@@ -23,6 +31,14 @@ JOURNAL_ROWS = """
 select r.position, d.device, e.epoch, r.device_sequence, r.rechash, r.event
 from records r join device_epochs e on e.id = r.device_epoch join devices d on d.id = e.device
 where r.position > ? order by r.position
+"""
+
+
+PASSED_OVER = """
+select d.device, e.epoch, r.device_sequence, r.event,
+  (select q.payload from quarantine q where q.position = r.position and q.reason = 'cloud_refused')
+from records r join device_epochs e on e.id = r.device_epoch join devices d on d.id = e.device
+where r.position <= (select position from records where rechash = ?) order by r.position desc limit ?
 """
 
 
@@ -89,9 +105,13 @@ class Truth:
         self.uploaded: Countings = {}
         self.lost: set[tuple[str, str, int]] = set()
         self.receipts_count = 0
+        self.poison: Callable[[str, str], bool] = lambda device, id: False
+        """Whether the cloud takes an event in no form."""
+        self.quarantined: dict[tuple[str, str], bytes] = {}
+        """Events that the cloud was told to pass over, as they lie in the box's quarantine."""
 
     def fail(self, oracle: int, text: str) -> None:
-        """Something does not hold. The oracles are numbered as in the README of this folder."""
+        """Something does not hold: the oracle by its number above."""
         self.violations.append(f"oracle {oracle} at {self._now_s():.3f} s: {text}")
 
     # What tills report ------------------------------------------------------------------------------------------------
@@ -206,6 +226,28 @@ class Truth:
             if record.device != AGENT and "sequence" in seen:
                 _counting(self.uploaded, record.device, seen["epoch"]).add((int(seen["sequence"]),))
 
+    def passed_over(self, hole: Hole) -> None:
+        """The cloud's ledger has committed a hole: of what it takes in no form, and of nothing else."""
+        connection = sqlite3.connect(self._path)
+        try:
+            self.landed(connection)
+            found = connection.execute(PASSED_OVER, (hole.rechash, hole.last - hole.first + 1)).fetchall()
+        finally:
+            connection.close()
+        if not found and not self.parted:
+            self.fail(2, f"{hole.first}-{hole.last} was declared a hole, and ends with no record of this box")
+        for device, epoch, sequence, event, kept in found:
+            id = json.loads(event)["id"]
+            if kept is None and self.parted:
+                pass  # another copy of the box has passed it over, and has it in its own quarantine
+            elif not self.poison(device, id):
+                self.fail(2, f"{device} {id} was declared a hole, and the cloud would take it")
+            elif kept != event:
+                self.fail(2, f"{device} {id} was declared a hole, and is not whole in the quarantine")
+            self.quarantined[device, id] = event
+            if sequence is not None:
+                _counting(self.uploaded, device, epoch).add((sequence,))
+
     # What tills are promised ------------------------------------------------------------------------------------------
 
     def heard(self, client: str, topic: str, payload: bytes, retain: bool) -> None:
@@ -253,7 +295,8 @@ class Truth:
                 return
             if here.pop(at, record.event) != record.event:
                 self.fail(1, f"position {at} of the journal has changed")
-            if at < found[0].position and (record.device, json.loads(record.event)["id"]) not in cloud:
+            name = (record.device, json.loads(record.event)["id"])
+            if at < found[0].position and name not in cloud and name not in self.quarantined:
                 self.fail(1, f"position {at} of the journal was deleted, and is not in the cloud")
         if here or len(found) != self.records[-1].position - found[0].position + 1:
             self.fail(
@@ -266,7 +309,8 @@ class Truth:
         for name, event in cloud:
             if united.setdefault(name, event) != event:
                 self.fail(2, f"the cloud has {name} with two contents")
-        wanted = [(record.device, json.loads(record.event)["id"]) for record in self.records]
+        names = [(record.device, json.loads(record.event)["id"]) for record in self.records]
+        wanted = [name for name in names if name in united or name not in self.quarantined]
         known = self.once if self.parted else set(wanted)
         missing = [name for name in wanted if name not in united]
         foreign = [name for name in united if name not in known]
@@ -276,7 +320,7 @@ class Truth:
                 f"the cloud's log is not the journal: missing {missing[:5]} of {len(missing)}, foreign {foreign[:5]} "
                 f"of {len(foreign)}{'' if missing or foreign else ', another order'}",
             )
-        for record, name in zip(self.records, wanted, strict=True):
+        for record, name in zip(self.records, names, strict=True):
             if name in united and united[name] != record.event:
                 self.fail(2, f"the cloud has other bytes for {name}")
                 return
@@ -285,7 +329,7 @@ class Truth:
         """Every event that was acknowledged is there, and every one that was owed has been."""
         for entry in self.entries:
             name = (entry.device, entry.id)
-            if entry.kind != "refused" and name not in cloud and name not in self.rolled_back:
+            if entry.kind != "refused" and name not in cloud | self.quarantined.keys() | self.rolled_back:
                 self.fail(1, f"{entry} was acknowledged, and is neither in the journal nor in the cloud")
         for entry in entries:
             if entry.owed:
@@ -327,8 +371,12 @@ class Truth:
                     self.fail(5, f"the receipt of {device}/{epoch} says {told}; 1..{counting.highest} is true")
 
 
+SEQUENCE_BITS = (1 << 40) - 1
+"""Of a position in the ledger; the bits above number the stream."""
+
+
 def read_ledger(path: Path) -> Iterator[tuple[tuple[str, str], bytes]]:
-    """What the cloud has, epochs in order of opening: ((device, id), event); no sequence may be missing."""
+    """What the cloud has, epochs in order of opening: ((device, id), event); a missing sequence must be declared."""
     connection = sqlite3.connect(path)
     try:
         for number, following in connection.execute("select number, next from streams order by number").fetchall():
@@ -336,9 +384,17 @@ def read_ledger(path: Path) -> Iterator[tuple[tuple[str, str], bytes]]:
                 "select position, text from records where position between ? and ? order by position",
                 (number << 40, (number + 1) << 40),
             ).fetchall()
-            assert len(rows) == following - 1, f"stream {number} has {len(rows)} records, next is {following}"
-            for at, (position, text) in enumerate(rows, 1):
-                assert position == (number << 40 | at), f"stream {number} lacks {at}"
+            holes = connection.execute(
+                "select first, position from holes where position between ? and ?", (number << 40, (number + 1) << 40)
+            ).fetchall()
+            spans = [(position & SEQUENCE_BITS,) * 2 for position, _ in rows]
+            spans += [(first, position & SEQUENCE_BITS) for first, position in holes]
+            at = 0
+            for first, last in sorted(spans):
+                assert first == at + 1, f"stream {number} lacks {at + 1}"
+                at = last
+            assert at == following - 1, f"stream {number} ends at {at}, next is {following}"
+            for _, text in rows:
                 record = msgspec.json.decode(text, type=wire.WireRecord)
                 event = wire.event_of(record)
                 yield (record.device, json.loads(event)["id"]), event

@@ -20,7 +20,7 @@ import aiomqtt
 from agent import app
 from agent.journal import database
 from agent.lan import gate
-from agent.receiver.ledger import sqlite_file
+from agent.receiver.ledger import Declared, sqlite_file
 from agent.receiver.ledger.sqlite import SqliteLedger
 from agent.upkeep.wear import Wear
 from tests.sim.box import START_MS, Absent, SimClock, SimMosquitto
@@ -62,6 +62,14 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         truth.appended(outcome, args[-1])
         return outcome
 
+    declare = SqliteLedger._declare_hole
+
+    def noted_hole(self: SqliteLedger, *args: Any) -> Any:
+        outcome = declare(self, *args)
+        if isinstance(outcome, Declared):
+            truth.passed_over(args[-1])
+        return outcome
+
     async def connected(path: Path) -> Any:
         return await network.connect(str(path))
 
@@ -90,6 +98,7 @@ def replaced(loop: SimLoop, network: Network, truth: Truth, story: Story) -> Ite
         put(database, "_connect", lambda path, read_only=False: here().machine.database(path, read_only))
         put(sqlite_file, "ThreadPoolExecutor", SimPool)
         put(SqliteLedger, "_append", noted_append)
+        put(SqliteLedger, "_declare_hole", noted_hole)
         put(app, "Clock", SimClock)
         put(app, "Broker", SimMosquitto)
         put(app, "Wear", lambda directory: wear(directory, directory / "no-sys"))

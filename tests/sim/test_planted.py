@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.drain.drainer import Drain
+from agent.journal import uploads
 from agent.journal.book import EpochBook
 from agent.journal.fold import Fold
 from agent.journal.writer import Journal
@@ -60,6 +61,12 @@ def forgetting_gaps() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def dropping_poison() -> Iterator[None]:
+    with patch.object(uploads, "quarantine_record", lambda *_: set()):
+        yield
+
+
 def test_an_acknowledgement_before_its_commit_is_found() -> None:
     with acknowledging_before_the_commit():
         assert "acknowledged, and" in first_violation()
@@ -73,3 +80,8 @@ def test_a_cursor_that_moves_before_the_answer_is_found() -> None:
 def test_a_gap_that_is_forgotten_is_found() -> None:
     with forgetting_gaps():
         assert "oracle 5" in first_violation()
+
+
+def test_a_record_that_the_cloud_takes_in_no_form_and_that_is_dropped_is_found() -> None:
+    with dropping_poison():
+        assert "not whole in the quarantine" in first_violation()

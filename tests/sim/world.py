@@ -89,6 +89,7 @@ class World:
         self.box = Box(self.loop, self.network, self.seed, root, self.story, self.truth)
         self.box.config.write_text(self._settings())
         self.tills = [self._till(number) for number in range(1, self.chance.choice((1, 2, 3, 5)) + 1)]
+        self.truth.poison = self.cloud.is_poison
         self.swarm = Swarm(self.loop, self.network, self.seed, self.box, self.cloud, self.tills, self.story, self.truth)
         self.recovery_s = 0.0
         self._acts_at_s = 0.0

@@ -14,7 +14,7 @@ from agent.core.lineage import Lineage, Parent, Stream
 from agent.journal import salvage
 from agent.journal.inspect import verify
 from agent.journal.reader import Reader, Stored
-from agent.journal.repair import Repaired
+from agent.journal.repaired import Repaired
 from agent.journal.writer import Journal
 from tests.property.journal_rig import LIMITS, STREAM, VENUE, Ticking
 from tests.sales import counted

@@ -42,6 +42,9 @@ class Journal:
     async def rechash(self, position: int) -> bytes:
         return OURS[position]
 
+    async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Any]:
+        return []
+
     async def begin_stream(self, base: int, parent: Parent | None, reason: str, why: str) -> None:
         self.streams.append(Stream(f"e{len(self.streams)}", base, OURS[base], parent, reason))
 

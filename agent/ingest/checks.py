@@ -1,0 +1,211 @@
+"""journal → [open checks] → broker → every till. Keeps `pos/v1/venue/checks/…` true, also over a restart.
+
+Live events come from intake after their commit; after a start the log is read again from where the oldest open check
+began, which a small file tells. Coalesced: at most one message a check and interval. Nothing here must survive: without
+the file more of the log is read.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from agent.core.checks import OpenChecks, Seen, encode, seen_in, topic_of
+from agent.core.errors import NightsafeError, RecordDamaged, Rejected, Transient
+from agent.runtime.files import write_whole
+
+log = structlog.get_logger()
+
+FILE_NAME: Final = "checks.json"
+INTERVAL_S: Final = 0.25
+"""Shortest time between two looks at what is to be published, in seconds."""
+SAVE_INTERVAL_S: Final = 30.0
+"""How often the place in the log is written down while it changes, in seconds."""
+BATCH_RECORDS: Final = 500
+BATCH_BYTES: Final = 2 * 1024 * 1024
+"""Read at once from the log after a start."""
+PAUSE_S: Final = 0.02
+"""Between two such readings: live sales go first."""
+RETRY_S: Final = 5.0
+
+
+class Journal(Protocol):
+    """The log, as far as it is durable."""
+
+    @property
+    def committed(self) -> int: ...
+    @property
+    def epoch(self) -> str: ...
+    def lived_s(self) -> float: ...
+
+
+class Log(Protocol):
+    """Records in order: `position`, `device`, `event`. Raises RecordDamaged."""
+
+    async def batch(self, after: int, records_max: int, bytes_max: int) -> Sequence[Any]: ...
+
+
+class Publisher(Protocol):
+    """The agent's own session. Raises Transient while the broker is away."""
+
+    @property
+    def connected(self) -> bool: ...
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None: ...
+
+
+class Limits(Protocol):
+    """Settings of the same names."""
+
+    @property
+    def checks_keep_h(self) -> int: ...
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where in the log the oldest open check stands: behind `after`, in the history `epoch`."""
+
+    epoch: str
+    after: int
+
+
+class Checks:
+    """The stage that publishes open checks."""
+
+    name = "checks"
+
+    def __init__(
+        self,
+        directory: Path,
+        journal: Journal,
+        records: Log,
+        publisher: Publisher,
+        count_max: int,
+        limits: Callable[[], Limits],
+    ) -> None:
+        self._path = directory / FILE_NAME
+        self._journal = journal
+        self._records = records
+        self._publisher = publisher
+        self._limits = limits
+        self._open = OpenChecks(count_max)
+        self._due: dict[str, None] = {}
+        self._live: set[str] | None = set()
+        """Checks that were heard of while the log is read again: what is read of them is older. None afterwards."""
+        self._floor = journal.committed
+        """All that is noted from now on stands behind it."""
+        self._saved: Place | None = None
+
+    @property
+    def count(self) -> int:
+        """Checks that are open."""
+        return len(self._open)
+
+    def stored(self, device: str, body: bytes) -> None:
+        """An event of a check was committed just now; called in the order of the log."""
+        seen = seen_in(device, body)
+        if seen is None:
+            return
+        if self._live is not None:
+            self._live.add(seen.check_id)
+        self._note(seen, self._floor)
+
+    def republish(self) -> None:
+        """The broker came back and remembers nothing."""
+        self._due.update(dict.fromkeys(self._open.all()))
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Read the log again, then publish what changes, until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read_again(), name="checks-read")
+            ready()
+            saved_s = asyncio.get_running_loop().time()
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(INTERVAL_S):
+                        await stop.wait()
+                if self._publisher.connected:
+                    await self._publish_due()
+                if asyncio.get_running_loop().time() - saved_s >= SAVE_INTERVAL_S:
+                    saved_s = asyncio.get_running_loop().time()
+                    self._let_go()
+                    await self._save()
+            reading.cancel()
+        await self._save()
+
+    def _note(self, seen: Seen, after: int) -> None:
+        self._due.update(dict.fromkeys(self._open.note(seen, after, self._journal.lived_s())))
+
+    def _let_go(self) -> None:
+        kept_s = self._limits().checks_keep_h * 3600
+        gone = self._open.let_go(self._journal.lived_s() - kept_s)
+        if gone:
+            log.info("checks_let_go", count=len(gone), after_h=self._limits().checks_keep_h)
+            self._due.update(dict.fromkeys(gone))
+
+    async def _publish_due(self) -> None:
+        while self._due:
+            check_id = next(iter(self._due))
+            seen = self._open.get(check_id)
+            try:
+                await self._publisher.publish(topic_of(check_id), encode(seen) if seen else b"", retain=True)
+            except Transient as away:
+                log.debug("checks_wait", code=away.code)
+                return
+            except Rejected as refused:
+                log.warning("check_left_out", code=refused.code)
+            if self._open.get(check_id) is seen:
+                self._due.pop(check_id, None)
+
+    # Over a restart ---------------------------------------------------------------------------------------------------
+
+    async def _read_again(self) -> None:
+        after, end = self._place(), self._journal.committed
+        while after < end:
+            try:
+                records = await self._records.batch(after, BATCH_RECORDS, BATCH_BYTES)
+            except RecordDamaged as damaged:  # the drain and the sweep look after it
+                after = damaged.position
+                continue
+            except NightsafeError as error:
+                log.debug("checks_not_read", code=error.code)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not records:
+                break
+            for one in records:
+                if one.position <= end and b'"pos.check.' in one.event:
+                    self._read_one(one)
+            after = records[-1].position
+            await asyncio.sleep(PAUSE_S)
+        self._live = None
+        log.info("checks_known", count=len(self._open))
+
+    def _read_one(self, record: Any) -> None:
+        seen = seen_in(record.device, record.event)
+        if seen is not None and self._live is not None and seen.check_id not in self._live:
+            self._note(seen, record.position - 1)
+
+    def _place(self) -> int:
+        try:
+            place = msgspec.json.decode(self._path.read_bytes(), type=Place)
+        except (OSError, msgspec.DecodeError):
+            return 0
+        return place.after if place.epoch == self._journal.epoch and place.after <= self._journal.committed else 0
+
+    async def _save(self) -> None:
+        """Write down from where the log has to be read. What is noted now may stand behind the floor of before."""
+        if self._live is not None:
+            return
+        before, self._floor = self._floor, self._journal.committed
+        after = self._open.after
+        place = Place(self._journal.epoch, min(before, after) if after is not None else before)
+        if place == self._saved:
+            return
+        try:
+            await asyncio.to_thread(write_whole, self._path, msgspec.json.encode(place))
+            self._saved = place
+        except OSError as error:
+            log.debug("checks_place_not_written", reason=str(error))
