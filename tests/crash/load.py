@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.crash.till import Settings, Till
+from tests.crash.till import NOTES, Settings, Till
 from tests.integration.machine import until
 from tests.integration.mqtt import V4, V5
 
@@ -22,7 +22,15 @@ class Told(NamedTuple):
 class Load:
     """`start`, then kill what you like, then `finish`. `folder` gets one folder of files for each device."""
 
-    def __init__(self, folder: Path, port: int, devices: int, seed: str, pace_s: float = 0.04) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        devices: int,
+        seed: str,
+        pace_s: float = 0.04,
+        notes: tuple[str, ...] = NOTES,
+    ) -> None:
         chance = Random(f"{seed}/load")
         self.folder = folder
         self.tills = [
@@ -33,6 +41,7 @@ class Load:
                     qos=2 if number % 5 == 4 else 1,
                     window=chance.choice((1, 4, 16, 32)),
                     pace_s=pace_s * chance.uniform(0.5, 2.0),
+                    notes=notes,
                 ),
                 folder / f"till-{number}",
                 f"{seed}/till-{number}",

@@ -42,13 +42,14 @@ class Made(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How a device behaves. `pace_s` is the mean pause between two events."""
+    """How a device behaves. `pace_s` is the mean pause between two events; an event has one of the `notes`."""
 
     name: str
     level: int
     qos: int
     window: int
     pace_s: float
+    notes: tuple[str, ...]
 
 
 class Till:
@@ -221,7 +222,7 @@ class Till:
         self._count += 1
         bad = self.chance.random() < BAD_SHARE
         made = Made(self._new_id(), self._epoch, self._count, b"", bad)
-        made = made._replace(body=an_event(made, self.chance))
+        made = made._replace(body=an_event(made, self.chance, self.settings.notes))
         self._untold[made.id] = made
         kept = Kept(made.id, made.epoch, made.sequence, sha256(made.body).hexdigest(), msgspec.Raw(made.body))
         self._files["events"].append([kept], durable=False)
@@ -291,10 +292,10 @@ class Packets:
 NOTES = ("", "Crème brûlée", "a\\u00e9b", "\\ud83c\\udf7a", '\\"quoted\\"', "x" * 900)
 
 
-def an_event(made: Made, chance: Random) -> bytes:
+def an_event(made: Made, chance: Random, notes: tuple[str, ...]) -> bytes:
     """Its bytes, as programs differ in writing JSON: blanks, escapes and numbers that a re-writer would change."""
     blank = chance.choice(("", "", " "))
-    note, amount = chance.choice(NOTES), chance.randrange(100, 9999)
+    note, amount = chance.choice(notes), chance.randrange(100, 9999)
     kind = "nightsafe.forged" if made.bad else chance.choice(("pos.payment.captured", "x.note"))
     members = (
         ("specversion", '"1.0"'),
