@@ -152,7 +152,10 @@ def peak_bytes(box: Box) -> int:
     return int(words[words.index("VmHWM:") + 1]) * 1024
 
 
-@pytest.mark.parametrize("connections_max", [512, 4_096], ids=["few are let in", "all fit"])
+@pytest.mark.parametrize(
+    "connections_max",
+    [pytest.param(512, id="few are let in"), pytest.param(4_096, id="all fit", marks=pytest.mark.long)],
+)
 def test_A2_2_thousands_of_connections_and_a_till_without_rest_keep_nobody_from_selling(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer], story: Story, connections_max: int
 ) -> None:

@@ -66,6 +66,7 @@ def everything_is_in_the_cloud(box: Box, cloud: CloudServer, disk: Disk, load: L
     story.tell(f"told {verdict.told}, in the cloud {verdict.in_cloud}; {address_bytes(box) // MIB} MiB of addresses")
 
 
+@pytest.mark.long
 @pytest.mark.needs("prlimit", "strace")
 def test_A2_4_a_bound_of_memory_is_kept_however_much_is_sent_while_the_disk_is_slow(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer], outside: Path, story: Story, tmp_path: Path

@@ -192,6 +192,7 @@ def test_A2_4_starts_on_a_journal_that_is_not_theirs_change_nothing_in_it_and_th
     has_everything(box, cloud, disk)
 
 
+@pytest.mark.long
 def test_A2_4_starts_that_are_killed_while_they_rebuild_a_journal_leave_the_next_one_everything(
     scene: tuple[Box, CloudServer, Disk], story: Story
 ) -> None:

@@ -7,6 +7,8 @@ well for what was not uploaded; it is written down here so that nobody believes 
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.integration.machine import Box, CloudServer, until
 from tests.integration.mqtt import Device
 from tests.sales import counted
@@ -20,6 +22,7 @@ def sell(box: Box, device: str) -> None:
             till.tell(counted("e1", number))
 
 
+@pytest.mark.long
 def test_an_empty_folder_at_a_start_begins_a_new_journal_and_what_was_uploaded_from_both_is_in_the_cloud_once(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer]
 ) -> None:
