@@ -128,8 +128,8 @@ def test_A2_4_A3_1_kills_at_random_moments_lose_nothing_told_and_double_nothing(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer], outside: Path, story: Story
 ) -> None:
     scene = Scene(new_box(), new_cloud(), Load(outside, 0, DEVICES, story.seed), story)
-    run(scene, kills=40, within_s=32)
-    assert scene.kills["agent"] >= 12
+    run(scene, kills=40, within_s=20)
+    assert scene.kills["agent"] >= 4
 
 
 def test_an_agent_that_tells_before_the_commit_is_convicted_by_a_kill(
