@@ -5,13 +5,12 @@ off, its queues are bounded, and what it retained is published again after each 
 """
 
 import asyncio
-import base64
-import hashlib
 import os
 import pwd
 import secrets
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ import msgspec
 import structlog
 
 from agent.core.errors import Held
+from agent.lan.register import hashed
 from agent.runtime.files import write_whole
 
 log = structlog.get_logger()
@@ -32,8 +32,8 @@ STOP_S: Final = 2.0
 """Time for Mosquitto to end after SIGTERM."""
 OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"})
 """What the service manager tells this process alone: Mosquitto would answer for it."""
-ITERATIONS: Final = 101
-"""PBKDF2 rounds in the password file: few, since the secrets are 256 random bits."""
+RELOAD_S: Final = 0.1
+"""Time for Mosquitto to read its password file again: it looks at signals between two packets."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -53,10 +53,16 @@ class Broker:
 
     name = "broker"
 
-    def __init__(self, directory: Path, open_to_all: bool, limits: Limits) -> None:
+    def __init__(
+        self, directory: Path, open_to_all: bool, limits: Limits, known: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`known` gives the devices that may connect: name to hashed password."""
         self._directory = directory
         self._open_to_all = open_to_all
         self._limits = limits
+        self._known = known
+        self._process: asyncio.subprocess.Process | None = None
+        """Mosquitto, while it answers."""
         self.socket = directory / SOCKET_NAME
         self.password = secrets.token_urlsafe(32)
         self.starts_count = 0
@@ -70,24 +76,41 @@ class Broker:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Start Mosquitto, and start it again whenever it ends, until `stop`."""
         program = self._program()
-        self._write_files()
         delay_s = self._limits.restart_delay_s
         while not stop.is_set():
+            self._write_files()
             process = await self._start(program)
             up = await self._wait_for_socket(process)
             if up:
+                self._process = process
+                if not self._open_to_all:
+                    self._write_passwords(process)  # what was admitted meanwhile
                 ready()
                 self.starts_count += 1
                 log.info("broker_started", pid=process.pid, starts=self.starts_count)
             else:
                 await _terminate(process)
             stopped = await _ended(process, stop)
+            self._process = None
             if stopped:
                 await _terminate(process)
                 return
             delay_s = self._limits.restart_delay_s if up else min(delay_s * 2, self._limits.restart_delay_max_s)
             log.warning("broker_ended", status=process.returncode, again_in_s=delay_s)
             await _pause(stop, delay_s)
+
+    async def admit(self) -> None:
+        """Have Mosquitto ask by what is known now; other devices' sessions go on. Returns when it does."""
+        if self._open_to_all or self._process is None:
+            return  # a start reads it anyway
+        self._write_passwords(self._process)
+        await asyncio.sleep(RELOAD_S)
+
+    def _write_passwords(self, process: asyncio.subprocess.Process | None) -> None:
+        lines = [_line("agent", hashed(self.password)), *(_line(*one) for one in sorted(self._known().items()))]
+        write_whole(self._directory / "mosquitto.passwords", "".join(lines).encode())
+        if process is not None and process.returncode is None:
+            process.send_signal(signal.SIGHUP)
 
     def _program(self) -> str:
         found = shutil.which(self._limits.command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -139,7 +162,7 @@ class Broker:
     def _write_files(self) -> None:
         write_whole(self._directory / "mosquitto.conf", self.configuration().encode())
         if not self._open_to_all:
-            write_whole(self._directory / "mosquitto.passwords", _password_line("agent", self.password).encode())
+            self._write_passwords(None)
             write_whole(self._directory / "mosquitto.acl", ACCESS.encode())
 
     def configuration(self) -> str:
@@ -184,11 +207,9 @@ pattern read pos/v1/venue/#
 """
 
 
-def _password_line(user: str, password: str) -> str:
-    """One line of Mosquitto's password file (format 7: PBKDF2 with SHA-512)."""
-    salt = secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
-    return f"{user}:$7${ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
+def _line(user: str, hash: str) -> str:
+    """One line of Mosquitto's password file."""
+    return f"{user}:{hash}\n"
 
 
 async def _ended(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:
