@@ -74,6 +74,7 @@ UNITS: Final[Mapping[str, str]] = {
     "handshakes": "handshakes",
     "epochs": "epochs",
     "tries": "tries",
+    "known": "devices",
     "port": "port number",
 }
 """The unit that a name ends or begins with."""
