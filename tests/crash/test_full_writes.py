@@ -184,7 +184,8 @@ async def test_a_disk_that_turned_read_only_under_a_repair_makes_the_journal_lim
 async def test_a_folder_that_takes_no_damaged_record_keeps_the_record_and_selling_goes_on(full: Full) -> None:
     (full.folder / "somebody-elses.log").unlink()
     shutil.rmtree(full.folder / aside.FOLDER_NAME, ignore_errors=True)
-    (full.folder / aside.FOLDER_NAME).write_text("no folder")
+    for name in aside.FOLDERS:
+        (full.folder / name).write_text("no folder")
     with pytest.raises(Transient, match="cannot be kept"):
         await full.side.repair(SPOILT)
     with pytest.raises(JournalDamaged):

@@ -99,7 +99,7 @@ def test_ending_is_no_act_of_the_network(spoofed: Box) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{spoofed.web_port}/api/v1/attention/ack", body)
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=5)
-    assert refused.value.code == 405
+    assert refused.value.code == 404
     refused.value.close()
     assert SPOOFED in listed(spoofed)
 

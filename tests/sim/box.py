@@ -70,7 +70,7 @@ class SimMosquitto:
 
     name = "broker"
 
-    def __init__(self, directory: Path, open_to_all: bool, limits: Any) -> None:
+    def __init__(self, directory: Path, open_to_all: bool, limits: Any, known: Any = None) -> None:
         self._box: Box = here().machine
         self.socket = directory / "mqtt.sock"
         self.password = "secret"
