@@ -24,6 +24,7 @@ from agent import __version__
 from agent.app.devices_side import hashes_of, make_desk, open_register
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
+from agent.app.presence_side import Commanding, make_presence
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
@@ -205,8 +206,10 @@ async def _compose(
 
     session = Session(broker.socket, broker.password, lan)
     receipts = Receipts(journal, session, lambda: live.settings.intake)
-    gaps = Gaps(journal, session, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
-    lan.join(receipts, gaps)
+    presence = make_presence(directory, journal, lambda: gate.lines(), clock, telling, live)
+    commanding = Commanding(session, presence.asked)
+    gaps = Gaps(journal, commanding, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
+    lan.join(receipts, gaps, presence)
     checks = Checks(
         directory, LogPlace(journal), reader, session, settings.intake.checks_max, lambda: live.settings.intake
     )
@@ -234,7 +237,8 @@ async def _compose(
     journal.writing.keep_out(reader.closed)
     journal.writing.keep_out(survey.closed)
     retention = Retention(journal.keeping, lambda: live.settings.journal)
-    parts = Parts(journal, drain, monitor, LanCounts(gate, session), telling.all, pulse.stale, disk.facts, sweep)
+    counts = LanCounts(gate, session, presence)
+    parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
@@ -277,6 +281,7 @@ async def _compose(
         Entry(receipts, vital=False, stop_s=times.stop_ingest_s),
         Entry(checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(gaps, vital=False, stop_s=times.stop_ingest_s),
+        Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]
 

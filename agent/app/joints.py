@@ -16,6 +16,7 @@ from agent.core.pressure import Level
 from agent.core.takeovers import WINDOW_S, Takeovers
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
+from agent.ingest.presence import Presence
 from agent.ingest.receipts import Receipts
 from agent.journal.attentions import Attentions, Happened
 from agent.journal.repaired import Repaired
@@ -265,11 +266,13 @@ class Lan:
         self._calm: dict[str, asyncio.TimerHandle] = {}
         self._receipts: Receipts
         self._gaps: Gaps
+        self._presence: Presence
 
-    def join(self, receipts: Receipts, gaps: Gaps) -> None:
+    def join(self, receipts: Receipts, gaps: Gaps, presence: Presence) -> None:
         """Name those who are told; they need the session, which needs this."""
         self._receipts = receipts
         self._gaps = gaps
+        self._presence = presence
 
     def spoofed(self, device: str, topic: str) -> None:
         """A device published to another's events topic."""
@@ -322,21 +325,23 @@ class Lan:
         """An event that came as a will."""
         self._intake.offer(device, payload, settle)
 
-    def state(self, device: str, payload: bytes) -> None:
+    def state(self, device: str, payload: bytes, retained: bool) -> None:
         """A device's state topic."""
         self._gaps.heard(device, payload)
+        self._presence.heard(device, payload, retained)
 
 
 class LanCounts:
-    """What the gate and the session have counted, as one: people look at the doors of the box, not at its parts."""
+    """What the gate and those behind it have counted, as one: people look at the doors of the box, not at its parts."""
 
-    def __init__(self, gate: Gate, session: Session) -> None:
+    def __init__(self, gate: Gate, session: Session, presence: Presence) -> None:
         self._gate = gate
         self._session = session
+        self._presence = presence
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; `connections` is how many there are now, the others only grow."""
-        return {**self._gate.counts(), **self._session.counts()}
+        return {**self._gate.counts(), **self._session.counts(), **self._presence.counts()}
 
 
 def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:

@@ -6,6 +6,7 @@ Only shows what the agent says, with every character made harmless. Never opens 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
@@ -25,9 +26,10 @@ from agent.core.conditions import ending
 from agent.core.errors import NightsafeError
 from agent.core.health import Check, verdict
 from agent.core.instants import local_time, to_ms
+from agent.core.presence import presence_words
 from agent.core.printable import printable
 from agent.core.sentence import count, duration, incomplete
-from agent.core.status import SOCKET_NAME, Details, Snapshot, VenueStatus, from_json
+from agent.core.status import SOCKET_NAME, Details, DeviceStatus, Snapshot, VenueStatus, from_json
 from agent.settings.load import load
 
 EXIT_NOT_WELL: Final = 1
@@ -130,6 +132,7 @@ def well(snapshot: Snapshot) -> str:
 def shown(snapshot: Snapshot) -> RenderableType:
     """The whole picture for a terminal."""
     status, details = snapshot.status, snapshot.details
+    now_ms = to_ms(status.time)
     parts: list[RenderableType] = [
         Text(f"{printable(details.name)} ({printable(status.venue)})", style="bold"),
         Text(printable(status.sentence), style=COLOURS[well(snapshot)]),
@@ -142,6 +145,7 @@ def shown(snapshot: Snapshot) -> RenderableType:
         parts.append(Text(f"! {printable(words)}", style=SEVERITY_COLOURS[one.severity]))
     if details.devices:
         parts.append(_devices(status, details))
+    parts += [Text(printable(line), style=style) for one in details.devices for line, style in _said(one, now_ms)]
     parts += [Text(printable(line), style="yellow") for one in details.devices for line in incomplete(one)]
     return Group(*parts)
 
@@ -199,6 +203,15 @@ def _devices(status: VenueStatus, details: Details) -> RenderableType:
         counts = (f"{one.lost_events:,}", f"{one.refused:,}")
         table.add_row(*(Text(printable(cell)) for cell in (*cells, *counts, at)))
     return table
+
+
+def _said(device: DeviceStatus, now_ms: int) -> Iterator[tuple[str, str]]:
+    """How a device is, what it runs and what it holds back, with the colour of the line."""
+    words = presence_words(device, now_ms)
+    if words:
+        line = " · ".join(words)
+        looked_at = device.state == "unresponsive" or device.version_state == "old"
+        yield line if device.state == "unresponsive" else f"{device.device}: {line}", "yellow" if looked_at else "dim"
 
 
 def _business_date(details: Details) -> str:

@@ -13,6 +13,8 @@ UplinkCause = Literal[
 ]
 SyncState = Literal["idle", "syncing", "waiting", "held"]
 DiskLevel = Literal["normal", "shed", "refuse"]
+DeviceState = Literal["ready", "asleep", "background", "offline", "unresponsive", "unknown"]
+VersionState = Literal["ok", "old", "unknown"]
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
@@ -35,6 +37,28 @@ class DeviceFacts(msgspec.Struct, frozen=True):
     complete: int | None = None
     lost_count: int = 0
     lost: tuple[tuple[str, int, int], ...] = ()
+
+
+class PresenceFacts(msgspec.Struct, frozen=True):
+    """One device as its own words and its connection show it; all of its texts are harmless to show.
+
+    `said` is its last word, `state` what to make of it. `silent_s` is how long its open connection has brought nothing,
+    `unanswered_s` how old a command is that it has not answered. `last` and `unsent` are its own counts of its events.
+    """
+
+    state: DeviceState = "unknown"
+    said: Literal["ready", "asleep", "background", "offline"] | None = None
+    connected: bool = False
+    last_seen_at: str | None = None
+    silent_s: int | None = None
+    unanswered_s: int | None = None
+    app: str | None = None
+    version: str | None = None
+    version_state: VersionState | None = None
+    menu_version: str | None = None
+    epoch: str | None = None
+    last: int | None = None
+    unsent: int | None = None
 
 
 class JournalFacts(msgspec.Struct, frozen=True):

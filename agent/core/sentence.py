@@ -153,5 +153,22 @@ def duration(seconds: float) -> str:
     return f"about {count(hours, 'hour')}" if hours < 48 else f"about {count(round(hours / 24), 'day')}"
 
 
+def lasted(seconds: float) -> str:
+    """How long something has held, never rounded up: `40 seconds`, `6 minutes`, `3 hours`, `4 days`."""
+    for unit_s, noun in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= unit_s:
+            return count(int(seconds // unit_s), noun)
+    return count(max(0, int(seconds)), "second")
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was, shortly: `just now`, `2 min ago`, `3 h ago`, `4 days ago`."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min ago"
+    return f"{int(seconds // 3600)} h ago" if seconds < 86_400 else f"{lasted(seconds)} ago"
+
+
 def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)

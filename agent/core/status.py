@@ -13,15 +13,18 @@ import msgspec
 from agent.core.facts import (
     Condition,
     DeviceFacts,
+    DeviceState,
     DiskFacts,
     DiskLevel,
     DrainFacts,
     JournalFacts,
+    PresenceFacts,
     SweepFacts,
     SyncState,
     UplinkCause,
     UplinkFacts,
     UplinkState,
+    VersionState,
 )
 from agent.core.instants import to_text
 from agent.core.sentence import sentence
@@ -63,6 +66,9 @@ class DeviceStatus(msgspec.Struct, frozen=True):
 
     `stored` is the receipt's: each of 1..stored came, was refused, or is named as lost. `complete` stops before the
     first that is lost: each of 1..complete is on this box. `lost` are the latest lost ranges, (epoch, from, to).
+
+    `state` is how the device is; `connected` to `said_last` are as in `facts.PresenceFacts`: what it says of itself.
+    `pending` are records that the cloud lacks, `unsent` events that this box lacks, by the device's own count.
     """
 
     device: str
@@ -79,6 +85,19 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     complete: str | None = None
     lost_events: int = 0
     lost: tuple[tuple[str, str, str], ...] = ()
+    state: DeviceState = "unknown"
+    connected: bool = False
+    said: str | None = None
+    last_seen_at: str | None = None
+    silent_s: int | None = None
+    unanswered_s: int | None = None
+    app: str | None = None
+    version: str | None = None
+    version_state: VersionState | None = None
+    menu_version: str | None = None
+    unsent: int | None = None
+    said_epoch: str | None = None
+    said_last: str | None = None
 
 
 class JournalStatus(msgspec.Struct, frozen=True):
@@ -246,8 +265,10 @@ def venue_status(
     )
 
 
-def device_status(facts: DeviceFacts, left_s: int | None) -> DeviceStatus:
+def device_status(facts: DeviceFacts, left_s: int | None, presence: PresenceFacts | None = None) -> DeviceStatus:
     """One device; `left_s` is the whole journal's estimate, which bounds each device's because nothing overtakes."""
+    here = presence if presence is not None else PresenceFacts()
+    seen = [at for at in (here.last_seen_at, facts.last_event_at) if at is not None]
     return DeviceStatus(
         device=facts.device,
         epoch=facts.epoch,
@@ -263,7 +284,25 @@ def device_status(facts: DeviceFacts, left_s: int | None) -> DeviceStatus:
         complete=_unpadded(facts.complete),
         lost_events=facts.lost_count,
         lost=tuple((epoch, str(first), str(last)) for epoch, first, last in facts.lost),
+        state=here.state,
+        connected=here.connected,
+        said=here.said,
+        last_seen_at=max(seen, default=None),
+        silent_s=here.silent_s,
+        unanswered_s=here.unanswered_s,
+        app=here.app,
+        version=here.version,
+        version_state=here.version_state,
+        menu_version=here.menu_version,
+        unsent=here.unsent,
+        said_epoch=here.epoch,
+        said_last=_unpadded(here.last),
     )
+
+
+def unheard(device: str) -> DeviceFacts:
+    """A device of which the journal has nothing."""
+    return DeviceFacts(device, None, None, None, (), 0, 0, 0, 0, None)
 
 
 def journal_status(facts: JournalFacts) -> JournalStatus:

@@ -16,7 +16,8 @@ import structlog
 from agent.core.arrivals import Announced, Asked, GivenUp, Item, Loss, OpenGap
 from agent.core.conditions import Severity
 from agent.core.errors import Transient
-from agent.core.events import SEQUENCE_MAX, epoch_allowed
+from agent.core.events import epoch_allowed
+from agent.core.presence import sequence_said
 from agent.core.sentence import count
 
 log = structlog.get_logger()
@@ -153,7 +154,7 @@ class Gaps:
 
     def _note_count(self, device: str, state: DeviceState, now_s: float) -> None:
         self._counts.pop(device, None)
-        last, all_told = _sequence(state.last), type(state.pending) is int and state.pending == 0
+        last, all_told = sequence_said(state.last), type(state.pending) is int and state.pending == 0
         if last is None or not all_told or not isinstance(state.epoch, str) or not epoch_allowed(state.epoch):
             return
         self._counts[device] = Count(state.epoch, last, now_s)
@@ -302,10 +303,3 @@ def _loss_condition(device: str) -> str:
 
 def _span(first: int, last: int) -> str:
     return f"{first}" if first == last else f"{first} to {last}"
-
-
-def _sequence(value: Any) -> int | None:
-    """A sequence as devices write it, as text or as a number; None for anything else."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        value = int(value)
-    return value if type(value) is int and 0 < value <= SEQUENCE_MAX else None

@@ -47,6 +47,10 @@ class DeviceConnection(asyncio.Protocol):
         self.holds = 0
         self.ended = False
         """Whether the device or the broker has said all; what is under way is still acknowledged."""
+        self.heard_s = self._loop.time()
+        """When the device's latest bytes came."""
+        self.keep_alive_s = 0
+        """How long it may be silent, as it was told; 0 for ever."""
         self.device = ""
         self.address = ""
         self.peer = ""
@@ -95,6 +99,7 @@ class DeviceConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.phase is Phase.CLOSING:
             return
+        self.heard_s = self._loop.time()
         self._buffer = self._buffer + data if self._buffer else data
         if self.phase is Phase.OPEN:
             self._read_on()
@@ -179,7 +184,7 @@ class DeviceConnection(asyncio.Protocol):
             return
         self._transport.write(answer.forwarded)
         keep_alive_s = self._connect.keep_alive_s if answer.keep_alive_s is None else answer.keep_alive_s
-        self._upstream.keep_alive_s = keep_alive_s
+        self._upstream.keep_alive_s = self.keep_alive_s = keep_alive_s
         self._stream.prefix = self._gate.events_prefix(self.device)
         self._flow.open(self.device, self._level)
         self.phase = Phase.OPEN

@@ -22,6 +22,7 @@ from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.errors import Held
 from agent.core.events import RESERVED_DEVICES, device_allowed
 from agent.core.lockout import Lockout, Terms
+from agent.core.presence import Line
 from agent.lan import packets
 from agent.lan.connection import DeviceConnection
 from agent.lan.phases import Hold, LockedOut
@@ -183,6 +184,14 @@ class Gate:
     def devices(self) -> frozenset[str]:
         """Names of the devices that are connected now."""
         return frozenset(connection.device for connection in self._connections if connection.device)
+
+    def lines(self) -> Mapping[str, Line]:
+        """Each device that is connected. What the gate itself leaves unread is no silence of the device."""
+        now_s = asyncio.get_running_loop().time()
+        return {
+            device: Line(0.0 if one.holds & ~Hold.UNREAD else now_s - one.heard_s, one.keep_alive_s)
+            for device, one in self._present.items()
+        }
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Accept devices until `stop`; then commit and acknowledge what was read, and close."""

@@ -37,8 +37,8 @@ class Messages(Protocol):
         """An event that came as a device's will."""
         ...
 
-    def state(self, device: str, payload: bytes) -> None:
-        """A device's state topic; an empty payload has cleared it."""
+    def state(self, device: str, payload: bytes, retained: bool) -> None:
+        """A device's state topic; an empty payload has cleared it. `retained` was said some time before."""
         ...
 
 
@@ -138,7 +138,7 @@ class Session:
         if not device_allowed(device):
             acknowledge()  # without an access list anybody may write there: it is nobody's word
         elif kind == "state":
-            self._messages.state(device, payload)
+            self._messages.state(device, payload, bool(message.retain))
             acknowledge()
         elif message.retain:
             acknowledge()  # `retain` on an event is ignored

@@ -127,7 +127,19 @@ class DevicesSettings(Section, frozen=True):
     pairing_s: Annotated[float, restart("How long a pairing is open.", ge=30, le=3_600)] = 600.0
     pairing_tries_max: Annotated[int, restart("Wrong codes that end every pairing that is open.", ge=1, le=20)] = 5
     pairings_max: Annotated[int, restart("Pairings open at once.", ge=1, le=100)] = 8
-    version_min: Annotated[str, live("Oldest app version that raises no warning; empty for any.")] = ""
+    version_min: Annotated[str, live("Oldest app version that raises no warning; empty for any.", max_length=64)] = ""
+    unresponsive_s: Annotated[
+        float,
+        live(
+            "Silence after which a connected device that said it is ready counts as unresponsive; "
+            "its own keep-alive, where longer.",
+            ge=5,
+            le=86_400,
+        ),
+    ] = 300.0
+    known_max: Annotated[
+        int, restart("Devices whose state, version and last sign of life are kept, as a count.", ge=10, le=10_000)
+    ] = 1_000
     by_device: Annotated[Mapping[str, DeviceSettings], live("One device's own terms.")] = msgspec.field(
         default_factory=dict
     )

@@ -75,6 +75,7 @@ UNITS: Final[Mapping[str, str]] = {
     "epochs": "epochs",
     "pairings": "pairings",
     "tries": "tries",
+    "known": "devices",
     "port": "port number",
 }
 """The unit that a name ends or begins with."""

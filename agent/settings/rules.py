@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from agent.core.presence import version_order
 from agent.settings.box import SERVICES, DeviceSettings, DevicesSettings, GateSettings
 from agent.settings.lines import KeyPath
 from agent.settings.section import ID_PATTERN, ID_WORDS, RESERVED_NAMES, Address, is_loopback
@@ -90,6 +91,11 @@ def _services(path: KeyPath, services: tuple[str, ...]) -> Iterator[Problem]:
     for service in services:
         if service not in SERVICES:
             yield Problem(path, _unknown_word(service, SERVICES))
+
+
+def _version(path: KeyPath, version: str) -> Iterator[Problem]:
+    if version and version_order(version) is None:
+        yield Problem(path, f'"{version}" is no version; give one like "1.14.10"')
 
 
 def _device_ids(path: KeyPath, devices: tuple[str, ...]) -> Iterator[Problem]:
@@ -179,6 +185,7 @@ _JUDGES: Final[Mapping[KeyPath, Callable[[KeyPath, Any], Iterator[Problem]]]] = 
     ("venue", "trading"): _trading,
     ("cloud", "url"): _url,
     ("orders", "devices"): _device_ids,
+    ("devices", "version_min"): _version,
     ("alerts", "support_email"): _email,
     ("alerts", "webhook_url"): _url,
     ("alerts", "smtp", "sender"): _email,

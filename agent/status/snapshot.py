@@ -12,12 +12,13 @@ from typing import Final, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from agent.core.business_day import business_date
-from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, SweepFacts, UplinkFacts
+from agent.core.facts import Condition, DiskFacts, DrainFacts, JournalFacts, PresenceFacts, SweepFacts, UplinkFacts
 from agent.core.health import Check
 from agent.core.sentence import natural
 from agent.core.status import (
     ClockStatus,
     Details,
+    DeviceStatus,
     DiskStatus,
     Progress,
     Snapshot,
@@ -26,6 +27,7 @@ from agent.core.status import (
     drain_status,
     journal_status,
     progressed,
+    unheard,
     venue_status,
 )
 
@@ -96,6 +98,7 @@ class Parts(NamedTuple):
     stale: Callable[[], tuple[str, ...]]
     disk: Callable[[], DiskFacts] = DiskFacts
     sweep: Sweep | None = None
+    presence: Callable[[], Mapping[str, PresenceFacts]] = dict
 
 
 class StatusSource:
@@ -141,10 +144,7 @@ class StatusSource:
             name=venue.name,
             location=venue.location,
             timezone=venue.zone.key,
-            devices=tuple(
-                device_status(device, status.sync.eta_s)
-                for device in sorted(journal.devices, key=lambda one: natural(one.device))
-            ),
+            devices=self._devices(journal, status.sync.eta_s),
             conditions=conditions,
             disk=self._look_at_disk(),
             versions=self._versions,
@@ -157,6 +157,15 @@ class StatusSource:
             sweep=parts.sweep.facts() if parts.sweep is not None else None,
         )
         return Snapshot(status=status, details=details)
+
+    def _devices(self, journal: JournalFacts, left_s: int | None) -> tuple[DeviceStatus, ...]:
+        """Every device that has stored something, and those that are here or have said how they are."""
+        presence = self._parts.presence()
+        known = {one.device: one for one in journal.devices}
+        for name, one in presence.items():
+            if one.connected or one.said is not None:
+                known.setdefault(name, unheard(name))
+        return tuple(device_status(known[name], left_s, presence.get(name)) for name in sorted(known, key=natural))
 
     def live(self) -> tuple[Check, ...]:
         """Whether the loop and the writer turn. Who asks from the loop has the first answer already."""

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from agent.core.facts import DiskLevel, SyncState, UplinkState
+from agent.core.facts import DeviceState, DiskLevel, SyncState, UplinkState
 from agent.core.instants import to_ms
 from agent.core.status import DeviceStatus, DiskStatus, Snapshot
 
@@ -128,6 +128,12 @@ def _gate(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
+    states = GaugeMetricFamily("nightsafe_devices", "Devices by how they are.", labels=["state"])
+    for state in get_args(DeviceState):
+        states.add_metric([state], sum(one.state == state for one in devices))
+    yield states
+    old = sum(one.version_state == "old" for one in devices)
+    yield _gauge("nightsafe_devices_version_old", "Devices whose app is older than the venue's minimum.", old)
     gauges: list[tuple[str, str, Callable[[DeviceStatus], int]]] = [
         ("nightsafe_device_pending_records", "Records of the device not up yet.", lambda one: one.pending),
         ("nightsafe_device_pending_bytes", "Bytes of those records' events.", lambda one: one.pending_bytes),

@@ -21,6 +21,7 @@ from agent.core.conditions import ending
 from agent.core.errors import NightsafeError
 from agent.core.health import Check, health, verdict
 from agent.core.instants import local_time, to_ms
+from agent.core.presence import presence_words
 from agent.core.sentence import count, duration, incomplete
 from agent.core.status import Snapshot, to_json
 from agent.web.guard import Terms, guard, problem
@@ -238,6 +239,7 @@ async def _page(source: Source, request: web.Request) -> web.StreamResponse:
         "duration": duration,
         "incomplete": incomplete,
         "ending": ending,
+        "presence": lambda one: presence_words(one, now_ms),
     }
     return aiohttp_jinja2.render_template("index.html", request, context)
 
