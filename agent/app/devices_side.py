@@ -27,16 +27,19 @@ class Address(NamedTuple):
 
 
 def open_register(directory: Path, telling: Telling) -> Register:
-    """The paired devices. Raises Held where they cannot be read."""
+    """The paired devices. Without a list that can be read the box runs on: what it has must go up, people must see."""
     register = Register(directory)
     if register.stale:
         telling.happened(
             "register_damaged",
             "critical",
             "The list of devices was damaged",
-            "The list of paired devices could not be read; the one before its last change holds.",
+            "The list of paired devices could not be read; its copy holds, and is written in its place.",
             "Compare `nightsafe devices list` with the venue's devices: pair what is missing, remove what is too many.",
         )
+    if register.lost is not None:
+        text = f"{register.lost.text} No till can connect."
+        telling.hold("register_lost", "critical", "The list of devices cannot be read", text, register.lost.hint)
     return register
 
 

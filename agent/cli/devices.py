@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import segno
@@ -40,11 +41,7 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Pair a device: by the QR code, or by eight digits that you type into it."""
-    settings = load(config)
-    if settings.devices.open:
-        print(
-            "[devices] open = true: this box lets any device in, paired or not. For development only.", file=sys.stderr
-        )
+    settings = _settings(config)
     facts = ask(settings.state.directory, "POST", _path(device, "/pairing"), {"label": label, "replace": replace})
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -57,21 +54,21 @@ def add(
 @app.command()
 def confirm(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
     """The device shows the same twenty digits as the box: let it in."""
-    post(load(config).state.directory, _path(device, "/pairing/confirm"), {})
+    post(_settings(config).state.directory, _path(device, "/pairing/confirm"), {})
     print(printable(f"{device} gets its secret now."))
 
 
 @app.command()
 def decline(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
     """The device shows other digits than the box: do not let it in."""
-    post(load(config).state.directory, _path(device, "/pairing/decline"), {})
+    post(_settings(config).state.directory, _path(device, "/pairing/decline"), {})
     print(printable(f"{device} is not let in. Somebody may stand between it and this box: look at the network."))
 
 
 @app.command("list")
 def list_(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
     """The paired devices."""
-    found = ask(load(config).state.directory, "GET", "/api/v1/devices")
+    found = ask(_settings(config).state.directory, "GET", "/api/v1/devices")
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -88,7 +85,7 @@ def remove(device: Id, yes: Yes = False, config: ConfigOption = CONFIG_DEFAULT) 
     """Send a device away: its secret is worth nothing from this moment on. What it sold stays."""
     if not yes:
         typer.confirm(f"{device} will not be able to connect any more. Remove it?", abort=True)
-    post(load(config).state.directory, _path(device, "/remove"), {})
+    post(_settings(config).state.directory, _path(device, "/remove"), {})
     print(printable(f"{device} is removed. Wipe its app, or pair it again."))
 
 
@@ -99,22 +96,34 @@ def rename(
     config: ConfigOption = CONFIG_DEFAULT,
 ) -> None:
     """Give a device another label; its id stays."""
-    post(load(config).state.directory, _path(device, "/change"), {"label": label})
+    post(_settings(config).state.directory, _path(device, "/change"), {"label": label})
     print(printable(f"{device} is called {label} now."))
 
 
 @app.command()
 def hold(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
-    """Let a device take no payments until it is released; it sells and stores as ever."""
-    post(load(config).state.directory, _path(device, "/change"), {"payments_held": True})
-    print(printable(f"Payments of {device} are held."))
+    """Mark a device: its payments are held. It is listed so; the device itself is not told yet."""
+    post(_settings(config).state.directory, _path(device, "/change"), {"payments_held": True})
+    print(printable(f"Payments of {device} are marked as held. The device is not told yet: tell its staff."))
 
 
 @app.command()
 def release(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
-    """Let a held device take payments again."""
-    post(load(config).state.directory, _path(device, "/change"), {"payments_held": False})
-    print(printable(f"{device} takes payments again."))
+    """End that mark."""
+    post(_settings(config).state.directory, _path(device, "/change"), {"payments_held": False})
+    print(printable(f"Payments of {device} are not marked as held any more."))
+
+
+def _settings(config: Path) -> Settings:
+    """The box's settings; says so where nothing of all this is checked."""
+    settings = load(config)
+    if settings.devices.open:
+        print(
+            "[devices] open = true: nothing is checked, this box lets any device in, paired, removed or unknown. For "
+            "development only.",
+            file=sys.stderr,
+        )
+    return settings
 
 
 def _path(device: str, rest: str) -> str:

@@ -9,12 +9,19 @@ import hmac
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
+from agent.core import lockout
 from agent.core.errors import Rejected
 
 DIGITS: Final = 8
 FINGERPRINT_SHOWN: Final = 20
 """Hex digits of the authority's fingerprint that people compare: 80 bits."""
+GUESSES: Final = lockout.Terms(tries_max=10, window_s=600.0, lockout_s=600.0)
+"""Wrong codes from one address after which it is not heard: so it ends two pairings, and not a third one."""
+
+GUESSER: Final = "pairing"
+"""Under what name an address is remembered."""
 
 
 class State(StrEnum):
@@ -36,6 +43,7 @@ class Verdict(StrEnum):
     """What becomes of a device that gives a code."""
 
     WRONG = "wrong"
+    LOCKED_OUT = "locked_out"
     NAME_DIFFERS = "name_differs"
     WAIT = "wait"
     RELEASE = "release"
@@ -71,6 +79,7 @@ class Pairings:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._all: dict[str, Pairing] = {}
+        self._guessed = lockout.Lockout(GUESSES)
         self.tries_left = terms.tries_max
 
     def begin(self, device: str, label: str, replace: bool, code: str, token: str, now_s: float) -> Pairing:
@@ -81,9 +90,15 @@ class Pairings:
         if not open_now:
             self._all.clear()
             self.tries_left = self._terms.tries_max
-        self._all.pop(device, None)
+        self.end(device)
         made = self._all[device] = Pairing(device, label, replace, code, token, now_s + self._terms.open_s)
         return made
+
+    def end(self, device: str) -> None:
+        """Whatever is open for this device is open no more."""
+        found = self._all.get(device)
+        if found is not None and found.state in OPEN:
+            found.state = State.ENDED
 
     def find(self, device: str, now_s: float) -> Pairing:
         """The latest one of a device. Raises Rejected where there is none."""
@@ -97,13 +112,15 @@ class Pairings:
 
     def offer(self, code: str, name: str, peer: str, now_s: float) -> tuple[Verdict, Pairing | None]:
         """A device gives a code and the name it wants, empty for none."""
+        if self._guessed.locked(peer, GUESSER, now_s):
+            return Verdict.LOCKED_OUT, None
         found: Pairing | None = None
         for one in self._all.values():  # all of them, so that nobody learns from the time it takes
             fits = _same(code, one.token) or _same(code, one.code)
             if fits and self._is_open(one, now_s):
                 found = one
         if found is None:
-            self._note_wrong(now_s)
+            self._note_wrong(peer, now_s)
             return Verdict.WRONG, None
         if name not in ("", found.device):
             return Verdict.NAME_DIFFERS, found
@@ -123,9 +140,12 @@ class Pairings:
         found.state = State.CONFIRMED if good else State.DECLINED
         return found
 
-    def _note_wrong(self, now_s: float) -> None:
+    def _note_wrong(self, peer: str, now_s: float) -> None:
         open_now = [one for one in self._all.values() if self._is_open(one, now_s)]
-        self.tries_left -= bool(open_now)
+        if not open_now:
+            return  # a device that repeats a spent code harms nobody
+        self._guessed.refused(peer, GUESSER, now_s)
+        self.tries_left -= 1
         if self.tries_left <= 0:
             for one in open_now:
                 one.state = State.ENDED
@@ -145,7 +165,7 @@ def fingerprint_shown(fingerprint: str) -> str:
 
 def uri(host: str, port: int, fingerprint: str, token: str, device: str) -> str:
     """What the QR code holds. `port` is that of the pairing page."""
-    return f"nightsafe:pair?host={host}&port={port}&fp={fingerprint}&code={token}&name={device}"
+    return f"nightsafe:pair?host={quote(host, safe=':')}&port={port}&fp={fingerprint}&code={token}&name={device}"
 
 
 def to_facts(pairing: Pairing, now_s: float) -> Mapping[str, str | float | None]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
+from agent.core import cards
 from agent.core.errors import Held, Rejected
 from agent.core.events import device_allowed
 from agent.core.instants import to_text
@@ -103,6 +104,7 @@ class Desk:
         if not device_allowed(device):
             text = f'"{device}" is no device id.'
             raise Rejected("device_id", text, "Use lower-case letters, digits and dashes, at most 63.")
+        self._register.check()
         if self._register.has(device) and not replace:
             raise Rejected(
                 "device_there", f"{device} is paired already.", "Give --replace to let another one take over."
@@ -110,6 +112,7 @@ class Desk:
         code = "".join(secrets.choice("0123456789") for _ in range(DIGITS))
         token = secrets.token_urlsafe(TOKEN_BYTES)
         now_s = self._clock.boottime_s()
+        self._check_words(device, label)
         pairing = self._pairings.begin(device, label[:LABEL_CHARS_MAX], replace, code, token, now_s)
         log.info("pairing_begun", device=device, replaces=replace)
         return {
@@ -135,38 +138,51 @@ class Desk:
         self._decided = asyncio.Event()
         log.info("pairing_confirmed" if good else "pairing_declined", device=device)
 
-    async def pair(self, code: str, name: str, peer: str, wait_s: float) -> Paired | None:
+    async def pair(
+        self, code: str, name: str, peer: str, wait_s: float, there: Callable[[], bool] = lambda: True
+    ) -> Paired | None:
         """What a device gets for its code; None while a person has not decided within `wait_s`. Raises Rejected: with
-        the code "name_differs" nothing was spent."""
+        the code "name_differs" nothing was spent, and with "locked_out" this caller is not heard for a while.
+
+        A code is spent when its secret is written down. A caller that is not `there` any more is given none; what a
+        person has decided stands, and the same code from the same address gets the secret."""
+        tries_left = self._pairings.tries_left
         verdict, pairing = self._pairings.offer(code, name, peer, self._clock.boottime_s())
         if verdict is Verdict.NAME_DIFFERS:
             raise Rejected("name_differs", "This code is for a device of another name.", "Ask for its name.")
+        if verdict is Verdict.LOCKED_OUT:
+            raise Rejected("locked_out", "Too many wrong codes came from this address.", "Wait, or restart nightsafe.")
         if verdict is Verdict.WRONG or pairing is None:
-            log.warning("pairing_refused", peer=peer, tries_left=self._pairings.tries_left)
+            counted = self._pairings.tries_left < tries_left
+            (log.warning if counted else log.debug)("pairing_refused", peer=peer, tries_left=self._pairings.tries_left)
             raise Rejected("code", WRONG, "Begin again on the box.")
-        if verdict is Verdict.WAIT:
-            decided = self._decided
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    while pairing.state is State.ASKED:
-                        await decided.wait()
-                        decided = self._decided
-            if pairing.state is State.ASKED:
-                return None
-        return await self._release(pairing)
+        if verdict is Verdict.WAIT and not await self._is_decided(pairing, wait_s):
+            return None
+        return await self._release(pairing, peer, there)
 
-    async def _release(self, pairing: Pairing) -> Paired:
-        address = self._where()
+    async def _is_decided(self, pairing: Pairing, wait_s: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while pairing.state is State.ASKED:
+                    await self._decided.wait()
+        return pairing.state is not State.ASKED
+
+    async def _release(self, pairing: Pairing, peer: str, there: Callable[[], bool]) -> Paired | None:
+        address, device = self._where(), pairing.device
         async with self._turn:
+            if not there():
+                return None
             if pairing.state not in OPEN:
                 raise Rejected("code", WRONG, "Begin again on the box.")
+            before = self._register.get(device) if self._register.has(device) else None
+            password, paired_at = secrets.token_urlsafe(PASSWORD_BYTES), to_text(self._clock.wall_ms())
+            label = pairing.label or (before.label if before is not None else "")
+            held = before is not None and before.payments_held
+            made = Device(device, hashed(password), paired_at, label, held)
+            await self._write(lambda: self._register.put(made))
             pairing.state = State.PAIRED
-            device, password = pairing.device, secrets.token_urlsafe(PASSWORD_BYTES)
-            paired_at = to_text(self._clock.wall_ms())
-            held = self._register.get(device).payments_held if self._register.has(device) else False
-            self._write(lambda: self._register.put(Device(device, hashed(password), paired_at, pairing.label, held)))
             await self._admit_without(device, "another device has taken over this name")
-        log.info("device_paired", device=device, replaces=pairing.replace, peer=pairing.peer)
+        log.info("device_paired", device=device, replaces=pairing.replace, peer=peer)
         prefix = f"pos/v1/{device}/"
         return Paired(device, device, password, address.host, address.port, address.ca_pem, prefix)
 
@@ -187,9 +203,10 @@ class Desk:
         ]
 
     async def remove(self, device: str) -> None:
-        """It may not connect any more, from this moment on."""
+        """It may not connect any more, from this moment on, and nothing that was begun for it lets one in."""
         async with self._turn:
-            self._write(lambda: self._register.remove(device))
+            self._pairings.end(device)
+            await self._write(lambda: self._register.remove(device))
             ended = await self._admit_without(device, "this device was removed from the venue")
         log.info("device_removed", device=device, connections_ended=ended)
 
@@ -197,27 +214,37 @@ class Desk:
         """Another label, or payments held or released."""
         async with self._turn:
             found = self._register.get(device)
+            self._check_words(device, label or "")
             label = found.label if label is None else label[:LABEL_CHARS_MAX]
             held = found.payments_held if payments_held is None else payments_held
             changed = msgspec.structs.replace(found, label=label, payments_held=held)
-            self._write(lambda: self._register.put(changed))
+            await self._write(lambda: self._register.put(changed))
 
     async def _admit_without(self, device: str, text: str) -> int:
         """What the register says holds, and who is connected with an older secret goes: now, to hear why, and once
-        more, if it came back before the broker knew."""
+        more, if it came back before the broker knew. Raises Rejected where the broker cannot be told."""
         ended = self._gate.cut(device, text)
-        await self._broker.admit()
+        try:
+            await self._broker.admit()
+        except OSError as error:
+            text = f"It is written down, but Mosquitto cannot be told: {error.strerror or error}."
+            raise Rejected("broker_untold", text, "Free room on the disk, then restart nightsafe.") from error
         return ended + self._gate.cut(device, text)
 
     @staticmethod
-    def _write(change: Callable[[], None]) -> None:
+    async def _write(change: Callable[[], None]) -> None:
         try:
-            change()
+            await asyncio.to_thread(change)
         except OSError as error:
             hint = "Free room on the disk, then repeat."
             raise Rejected(
                 "register_unwritable", f"It cannot be written down: {error.strerror or error}.", hint
             ) from error
+
+    @staticmethod
+    def _check_words(device: str, label: str) -> None:
+        if not (cards.text_clean(device) and cards.text_clean(label)):
+            raise Rejected("card_number", "That looks like a card number, and it would be written down.", "Change it.")
 
     def _where(self) -> Address:
         address = self._address()

@@ -1,7 +1,7 @@
 """[lan: register] → Mosquitto's password file, HTTP door. The paired devices, in one small file written whole.
 
-Holds hashes of secrets and no secret. The file before the last change is kept beside it, so that a damaged one does not
-keep the tills of a venue out.
+Holds hashes of secrets and no secret. A copy is written right behind it, so that a damaged file keeps no till of a
+venue out, and lets none in that was removed. Where neither can be read nobody is let in, and nothing is overwritten.
 """
 
 import base64
@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,8 @@ from agent.runtime.files import write_whole
 log = structlog.get_logger()
 
 FILE_NAME: Final = "devices.json"
-BEFORE_NAME: Final = "devices.json.before"
+COPY_NAME: Final = "devices.json.copy"
+DAMAGED_NAME: Final = "devices.json.damaged"
 DEVICES_MAX: Final = 1_000
 LABEL_CHARS_MAX: Final = 100
 ITERATIONS: Final = 101
@@ -50,23 +52,43 @@ class Register:
     """The devices by id."""
 
     def __init__(self, directory: Path) -> None:
-        """Read the file. Raises Held where neither it nor the one before can be read; `stale` tells which it was."""
-        self._path, self._before = directory / FILE_NAME, directory / BEFORE_NAME
+        """Read the file, or its copy; `stale` tells that it was the copy, `lost` that neither can be read."""
+        self._path, self._copy = directory / FILE_NAME, directory / COPY_NAME
+        self._damaged = directory / DAMAGED_NAME
         self.stale = False
+        self.lost: Held | None = None
         self._devices: dict[str, Device] = {}
-        if not self._path.exists() and not self._before.exists():
+        if not self._path.exists() and not self._copy.exists():
             return
         found = _read(self._path)
         if found is None:
-            found = _read(self._before)
-            self.stale = True
+            found = _read(self._copy)
+            self.stale = found is not None
         if found is None:
-            raise Held(
+            self.lost = Held(
                 "register_damaged",
-                f"The list of paired devices, {self._path}, cannot be read, and neither can {self._before.name}.",
-                "Put one of them back from a backup; or move both away and pair every device again.",
+                f"The list of paired devices, {self._path}, cannot be read, and neither can {COPY_NAME}.",
+                "Put one of them back from a backup; or move both away, and pair every device again. Then restart "
+                "nightsafe.",
             )
+            return
         self._devices = {device.id: device for device in found}
+        with suppress(OSError):  # the next change does it otherwise
+            self._heal()
+
+    def _heal(self) -> None:
+        """File and copy are the same again; a damaged file is kept."""
+        if self.stale:
+            if self._path.exists():
+                self._path.replace(self._damaged)
+            write_whole(self._path, self._copy.read_bytes())
+        elif not self._copy.exists() or self._copy.read_bytes() != self._path.read_bytes():
+            write_whole(self._copy, self._path.read_bytes())
+
+    def check(self) -> None:
+        """Raises Held where the list is lost: nobody may be paired or removed then."""
+        if self.lost is not None:
+            raise self.lost
 
     def all(self) -> tuple[Device, ...]:
         """Every device, by id."""
@@ -89,7 +111,7 @@ class Register:
         return id in self._devices
 
     def put(self, device: Device) -> None:
-        """Add it, or replace what was known of it; durable when this returns. Raises Rejected and OSError."""
+        """Add it, or replace what was known of it; durable when this returns. Raises Rejected, Held and OSError."""
         if not device_allowed(device.id):
             raise Rejected(
                 "device_id", f'"{device.id}" is no device id.', "Use lower-case letters, digits and dashes, at most 63."
@@ -99,17 +121,19 @@ class Register:
         self._write({**self._devices, device.id: device})
 
     def remove(self, id: str) -> None:
-        """It may not connect any more; durable when this returns. Raises Rejected and OSError."""
+        """It may not connect any more; durable when this returns. Raises Rejected, Held and OSError."""
+        self.check()
         self.get(id)
         self._write({name: device for name, device in self._devices.items() if name != id})
 
     def _write(self, devices: dict[str, Device]) -> None:
-        if self._path.exists() and not self.stale:
-            write_whole(self._before, self._path.read_bytes())
+        self.check()
         body = msgspec.json.encode(list(devices.values()))
-        write_whole(self._path, msgspec.json.encode(Content(hashlib.sha256(body).hexdigest(), msgspec.Raw(body))))
-        self.stale = False
+        content = msgspec.json.encode(Content(hashlib.sha256(body).hexdigest(), msgspec.Raw(body)))
+        write_whole(self._path, content)
         self._devices = devices
+        with suppress(OSError):  # it is written down; the copy follows with the next change or start
+            write_whole(self._copy, content)
 
 
 def hashed(password: str) -> str:

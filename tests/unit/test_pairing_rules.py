@@ -89,3 +89,28 @@ def test_facts_hold_no_secret_and_the_fingerprint_is_shown_in_fours() -> None:
     facts = to_facts(opened().find("till-1", 10), 10)
     assert facts == {"device": "till-1", "state": "waiting", "left_s": 590.0, "peer": None}
     assert fingerprint_shown("12ab34cd56ef78901234deadbeef") == "12AB 34CD 56EF 7890 1234"
+
+
+def test_an_address_that_guesses_ends_two_pairings_and_is_then_not_heard_for_a_while() -> None:
+    pairings = Pairings(TERMS)
+    for _ in range(2):
+        opened("till-1", 0, pairings)
+        for _ in range(5):
+            assert pairings.offer("00000000", "", "10.0.0.66", 1)[0] is Verdict.WRONG
+    opened("till-1", 2, pairings)
+    for code in ("00000000", CODE, TOKEN):
+        assert pairings.offer(code, "", "10.0.0.66", 3) == (Verdict.LOCKED_OUT, None)
+    assert pairings.tries_left == 5
+    assert pairings.offer(TOKEN, "", "10.0.0.7", 3)[0] is Verdict.RELEASE
+    opened("till-1", 602, pairings)
+    assert pairings.offer(TOKEN, "", "10.0.0.66", 602)[0] is Verdict.RELEASE, "and heard again"
+
+
+def test_a_pairing_that_is_ended_or_begun_anew_lets_nobody_in() -> None:
+    pairings = opened()
+    first = pairings.find("till-1", 1)
+    pairings.begin("till-1", "", False, "11112222", "another", 1)
+    assert first.state is State.ENDED
+    pairings.end("till-1")
+    assert pairings.offer("another", "", "10.0.0.7", 2)[0] is Verdict.WRONG
+    pairings.end("till-9")
