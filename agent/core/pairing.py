@@ -87,10 +87,10 @@ class Pairings:
         open_now = [one for one in self._all.values() if one.device != device and self._is_open(one, now_s)]
         if len(open_now) >= self._terms.count_max:
             raise Rejected("pairings_many", f"{len(open_now)} devices are being paired already.", "Finish these first.")
+        self.end(device)
         if not open_now:
             self._all.clear()
             self.tries_left = self._terms.tries_max
-        self.end(device)
         made = self._all[device] = Pairing(device, label, replace, code, token, now_s + self._terms.open_s)
         return made
 

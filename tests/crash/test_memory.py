@@ -86,6 +86,7 @@ def test_A2_4_a_bound_of_memory_is_kept_however_much_is_sent_while_the_disk_is_s
     is_sound(box)
 
 
+@pytest.mark.long
 @pytest.mark.needs("prlimit", "strace")
 def test_A2_4_an_agent_that_runs_out_of_memory_ends_and_the_next_one_has_all_that_was_told(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer], outside: Path, story: Story, tmp_path: Path

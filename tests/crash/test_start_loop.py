@@ -156,6 +156,7 @@ def scene(new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer]) -> 
     return box, cloud, Disk(box)
 
 
+@pytest.mark.long
 def test_A2_4_starts_with_bad_settings_touch_nothing_and_the_mended_one_has_everything(
     scene: tuple[Box, CloudServer, Disk],
 ) -> None:
