@@ -111,10 +111,16 @@ def test_A6_2_a_device_without_a_will_is_offline_as_soon_as_it_is_gone(box: Box,
     told(box, name, state="offline", said="ready", connected=False)
 
 
-def test_a_device_that_only_connects_is_shown_while_it_is_here(box: Box, name: str) -> None:
-    with client(box, name, "v5"):
+def test_who_only_listens_is_no_device_and_who_sells_without_a_word_of_its_state_is_one(box: Box, name: str) -> None:
+    with client(box, name, "v5") as device:
+        device.subscribe("pos/v1/venue/status")
+        device.hear()
+        assert box.device(name) is None
+        device.tell(f"pos/v1/{name}/events", event())
         told(box, name, state="unknown", connected=True, said=None)
-    until(lambda: box.device(name) is None, "it is gone without a trace")
+        assert "Connected · seen just now" in page(box)
+    found = told(box, name, state="offline", connected=False)
+    assert found["last_seen_at"] >= found["last_event_at"]
 
 
 def test_A6_2_ready_and_not_a_word_more_is_unresponsive_until_it_speaks(new_box: Callable[..., Box]) -> None:
