@@ -5,6 +5,7 @@ never a reason to refuse its sales.
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -145,6 +146,7 @@ _PARTS: Final = re.compile("[0-9]+|[A-Za-z]+")
 Order = tuple[tuple[int, ...], bool, tuple[tuple[int, int, str], ...]]
 
 
+@lru_cache(maxsize=1024)
 def version_order(version: str) -> Order | None:
     """A key that sorts versions; None for what is no version.
 
