@@ -182,8 +182,9 @@ def old_versions_text(devices: tuple[tuple[str, str], ...], minimum: str) -> str
     named = ", ".join(f"{device} ({version})" for device, version in devices[:NAMED_MAX])
     more = len(devices) - NAMED_MAX
     others = f" and {count(more, 'more device')}" if more > 0 else ""
-    verb = "runs" if len(devices) == 1 else "run"
-    return f"{named}{others} {verb} an app older than {minimum}. They go on selling."
+    if len(devices) == 1:
+        return f"{named} runs an app older than {minimum}. It goes on selling."
+    return f"{named}{others} run an app older than {minimum}. They go on selling."
 
 
 # In words -------------------------------------------------------------------------------------------------------------

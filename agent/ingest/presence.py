@@ -286,7 +286,7 @@ class Presence:
             "warning",
             f"{count(len(found), 'device')} with an old app",
             old_versions_text(named, minimum),
-            "Update the app on them when there is time.",
+            "Update the app there when there is time.",
         )
 
     def _is_about(self, known: _Known) -> bool:

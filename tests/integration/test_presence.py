@@ -215,7 +215,7 @@ def test_A2_7_an_old_app_is_named_and_goes_on_selling_until_the_warning_ends(
         told(box, "till-3", version_state="unknown")
         (raised,) = until(lambda: conditions(box), "people are told")
         assert (raised["severity"], raised["lasting"]) == ("warning", False)
-        assert raised["text"] == "till-1 (1.14.9) runs an app older than 1.14.10. They go on selling."
+        assert raised["text"] == "till-1 (1.14.9) runs an app older than 1.14.10. It goes on selling."
         assert "Sarda POS 1.14.9 (too old for this venue)" in page(box)
         assert "nightsafe_devices_version_old 1.0" in box.metrics()
         for device, name in ((old, "till-1"), (new, "till-2"), (odd, "till-3")):
