@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
+from agent.app.devices_side import hashes_of, make_desk, open_register
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.presence_side import Commanding, make_presence
@@ -30,6 +31,7 @@ from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.lockout import Lockout, Terms
+from agent.core.pairing import fingerprint_shown
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
 from agent.ingest.gaps import Gaps
@@ -62,8 +64,11 @@ from agent.upkeep.retention import Retention
 from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
+from agent.web.door import PATH as door_path
 from agent.web.door import Door as HttpDoor
 from agent.web.door import Limits as DoorLimits
+from agent.web.pair import PATH as pair_path
+from agent.web.pair import post as pair
 from agent.web.routes import Acts
 from agent.web.server import Place, Web
 
@@ -189,14 +194,15 @@ async def _compose(
         CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
     )
     identity = _identity(settings, clock)
-    broker = Broker(directory, settings.devices.open, _broker_limits(settings))
+    register = open_register(directory, telling)
+    broker = Broker(directory, settings.devices.open, _broker_limits(settings), hashes_of(register))
     terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
     intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
     lan = Lan(intake, telling)
 
     def knows(device: str, password: str) -> bool:
         """Whether the HTTP door lets this device in: any may come where any may connect."""
-        return settings.devices.open
+        return settings.devices.open or register.knows(device, password)
 
     session = Session(broker.socket, broker.password, lan)
     receipts = Receipts(journal, session, lambda: live.settings.intake)
@@ -244,13 +250,15 @@ async def _compose(
         drain.retry()
 
     door = _door(settings, intake, knows, lan.locked_out)
+    desk = make_desk(settings, register, broker, gate, clock, identity, lambda: web.port_of("https"))
+    shown = fingerprint_shown(identity.fingerprint) if identity is not None else ""
     web = Web(
         source,
         _places(settings.web, identity),
         directory,
         condition=telling.stage,
-        acts=Acts(quarantine, adopt, telling.acknowledge),
-        door=door,
+        acts=Acts(quarantine, adopt, telling.acknowledge, desk),
+        posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))

@@ -11,17 +11,22 @@ from agent.core.status import SOCKET_NAME
 
 ANSWER_S_MAX: Final = 10.0
 """How long the agent may take to answer, in seconds."""
-ANSWER_BYTES_MAX: Final = 65_536
+ANSWER_BYTES_MAX: Final = 1_048_576
 
 
 def post(directory: Path, path: str, body: dict[str, Any]) -> None:
-    """Send one request; returns when it is done. Raises Held without an agent, Rejected with its words otherwise."""
+    """Have something done; returns when it is. Raises Held without an agent, Rejected with its words otherwise."""
+    ask(directory, "POST", path, body)
+
+
+def ask(directory: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    """One request; returns what is told, None where there is nothing to tell. Raises as `post` does."""
     way = HTTPConnection("localhost", timeout=ANSWER_S_MAX)
     way.sock = socket(AF_UNIX, SOCK_STREAM)
     way.sock.settimeout(ANSWER_S_MAX)
     try:
         way.sock.connect(str(directory / SOCKET_NAME))
-        way.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        way.request(method, path, json.dumps(body or {}), {"Content-Type": "application/json"})
         answer = way.getresponse()
         text = answer.read(ANSWER_BYTES_MAX)
     except (OSError, HTTPException) as error:
@@ -32,8 +37,11 @@ def post(directory: Path, path: str, body: dict[str, Any]) -> None:
         ) from error
     finally:
         way.close()
-    if answer.status != 204:
+    if answer.status == 204:
+        return None
+    if answer.status != 200:
         raise _refused(answer.status, text)
+    return json.loads(text)
 
 
 def _refused(status: int, text: bytes) -> Rejected:

@@ -5,13 +5,12 @@ off, its queues are bounded, and what it retained is published again after each 
 """
 
 import asyncio
-import base64
-import hashlib
 import os
 import pwd
 import secrets
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,8 @@ import msgspec
 import structlog
 
 from agent.core.errors import Held
+from agent.lan import packets
+from agent.lan.register import hashed
 from agent.runtime.files import write_whole
 
 log = structlog.get_logger()
@@ -32,8 +33,15 @@ STOP_S: Final = 2.0
 """Time for Mosquitto to end after SIGTERM."""
 OURS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"})
 """What the service manager tells this process alone: Mosquitto would answer for it."""
-ITERATIONS: Final = 101
-"""PBKDF2 rounds in the password file: few, since the secrets are 256 random bits."""
+RELOAD_S_MAX: Final = 5.0
+"""Time for Mosquitto to read its password file again; it takes a few milliseconds."""
+LOOK_S: Final = 0.02
+"""How often it is asked whether it is up, or has read it."""
+ANSWER_S_MAX: Final = 1.0
+"""Time for it to answer one login."""
+ASKER: Final = "nightsafe"
+"""The name by which this stage logs in to see what Mosquitto knows; no device may bear it."""
+CONNACK_BYTES: Final = 4
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -49,14 +57,29 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Broker:
-    """The stage that keeps Mosquitto running. `password` is the agent's own for this life of the process."""
+    """The stage that keeps Mosquitto running. `password` is the agent's own for this life of the process.
+
+    Who may connect changes without a restart: the password file is written, and SIGHUP has Mosquitto (2.0.11) read it.
+    It then ends every connection whose name or secret does not hold any more, without a DISCONNECT, and no other one.
+    Mosquitto takes connections before it has a handler for SIGHUP, and the signal would end it: none is sent before it
+    has answered a CONNECT. A name of this stage's own, with a new secret in every file, tells when a file is in force.
+    """
 
     name = "broker"
 
-    def __init__(self, directory: Path, open_to_all: bool, limits: Limits) -> None:
+    def __init__(
+        self, directory: Path, open_to_all: bool, limits: Limits, known: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`known` gives the devices that may connect: name to hashed password."""
         self._directory = directory
         self._open_to_all = open_to_all
         self._limits = limits
+        self._known = known
+        self._process: asyncio.subprocess.Process | None = None
+        """Mosquitto, while it answers."""
+        self._writing = asyncio.Lock()
+        self._newest = ""
+        """The secret of `ASKER` in the newest password file."""
         self.socket = directory / SOCKET_NAME
         self.password = secrets.token_urlsafe(32)
         self.starts_count = 0
@@ -70,24 +93,70 @@ class Broker:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Start Mosquitto, and start it again whenever it ends, until `stop`."""
         program = self._program()
-        self._write_files()
         delay_s = self._limits.restart_delay_s
         while not stop.is_set():
+            await self._write_files()
+            started_with = self._newest
             process = await self._start(program)
             up = await self._wait_for_socket(process)
             if up:
+                self._process = process
+                if self._newest != started_with:
+                    await self._reload(process)  # what was admitted meanwhile
                 ready()
                 self.starts_count += 1
                 log.info("broker_started", pid=process.pid, starts=self.starts_count)
             else:
                 await _terminate(process)
             stopped = await _ended(process, stop)
+            self._process = None
             if stopped:
                 await _terminate(process)
                 return
             delay_s = self._limits.restart_delay_s if up else min(delay_s * 2, self._limits.restart_delay_max_s)
             log.warning("broker_ended", status=process.returncode, again_in_s=delay_s)
             await _pause(stop, delay_s)
+
+    async def admit(self) -> None:
+        """Have Mosquitto ask by what is known now; other devices' sessions go on. Returns when it does."""
+        if self._open_to_all:
+            return
+        await self._write_passwords()
+        if self._process is not None:  # else its start reads it
+            await self._reload(self._process)
+
+    async def _reload(self, process: asyncio.subprocess.Process) -> None:
+        """Returns when the newest file is in force, or Mosquitto has ended: its next start reads it."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + RELOAD_S_MAX
+        if process.returncode is None:
+            process.send_signal(signal.SIGHUP)
+        while process.returncode is None and await self._log_in() != 0:
+            if loop.time() > until_s:
+                log.warning("broker_reload_late", for_s=RELOAD_S_MAX)
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _log_in(self) -> int | None:
+        """What Mosquitto answers a login by the newest file, 0 for yes; None where it does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                reader, writer = await asyncio.open_unix_connection(str(self.socket))
+                try:
+                    writer.write(_connect(ASKER, self._newest))
+                    return (await reader.readexactly(CONNACK_BYTES))[3]
+                finally:
+                    writer.close()
+        except (OSError, EOFError, TimeoutError):
+            return None
+
+    async def _write_passwords(self) -> None:
+        async with self._writing:
+            newest = secrets.token_urlsafe(32)
+            known = {"agent": hashed(self.password), ASKER: hashed(newest), **self._known()}
+            content = "".join(f"{name}:{hash}\n" for name, hash in known.items()).encode()
+            await asyncio.to_thread(write_whole, self._directory / "mosquitto.passwords", content)
+            self._newest = newest
 
     def _program(self) -> str:
         found = shutil.which(self._limits.command, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -116,18 +185,23 @@ class Broker:
             )
 
     async def _wait_for_socket(self, process: asyncio.subprocess.Process) -> bool:
+        """Until Mosquitto answers; where devices are known it must also have answered a login, yes or no."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + START_S
         while process.returncode is None and loop.time() < until_s:
-            try:
-                _, writer = await asyncio.open_unix_connection(str(self.socket))
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            return True
+            if await (self._connects() if self._open_to_all else self._log_in()) is not None:
+                return True
+            await asyncio.sleep(LOOK_S)
         log.warning("broker_not_up", status=process.returncode, says=self._last_words())
         return False
+
+    async def _connects(self) -> int | None:
+        try:
+            _, writer = await asyncio.open_unix_connection(str(self.socket))
+        except OSError:
+            return None
+        writer.close()
+        return 0
 
     def _last_words(self) -> str:
         """The end of what Mosquitto printed, for the log."""
@@ -136,10 +210,10 @@ class Broker:
         except OSError:
             return ""
 
-    def _write_files(self) -> None:
+    async def _write_files(self) -> None:
         write_whole(self._directory / "mosquitto.conf", self.configuration().encode())
         if not self._open_to_all:
-            write_whole(self._directory / "mosquitto.passwords", _password_line("agent", self.password).encode())
+            await self._write_passwords()
             write_whole(self._directory / "mosquitto.acl", ACCESS.encode())
 
     def configuration(self) -> str:
@@ -184,11 +258,12 @@ pattern read pos/v1/venue/#
 """
 
 
-def _password_line(user: str, password: str) -> str:
-    """One line of Mosquitto's password file (format 7: PBKDF2 with SHA-512)."""
-    salt = secrets.token_bytes(12)
-    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS)
-    return f"{user}:$7${ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}\n"
+def _connect(user: str, password: str) -> bytes:
+    """An MQTT 3.1.1 CONNECT with a clean session, user name and password."""
+    words = (b"", user.encode(), password.encode())
+    fields = b"".join(len(word).to_bytes(2) + word for word in words)
+    body = b"\x00\x04MQTT\x04\xc2\x00\x0a" + fields
+    return packets.packet(packets.CONNECT << 4, body)
 
 
 async def _ended(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:

@@ -40,7 +40,7 @@ EARLY: Final = timedelta(days=2)
 """So much before it is made a certificate is valid: a device's clock may be behind."""
 RENEW_SHARE: Final = 2 / 3
 """Of its life, after which a certificate is renewed."""
-LOOK_INTERVAL_S: Final = 30.0
+LOOK_INTERVAL_S: Final = 10.0
 """How often names, addresses and time are looked at, in seconds."""
 ADDRESSES_MAX: Final = 64
 """Addresses in a certificate."""

@@ -124,6 +124,9 @@ class DevicesSettings(Section, frozen=True):
         bool,
         restart("Development only: any device may connect. Refused unless every gate address is loopback."),
     ] = False
+    pairing_s: Annotated[float, restart("How long a pairing is open.", ge=30, le=3_600)] = 600.0
+    pairing_tries_max: Annotated[int, restart("Wrong codes that end every pairing that is open.", ge=1, le=20)] = 5
+    pairings_max: Annotated[int, restart("Pairings open at once.", ge=1, le=100)] = 8
     version_min: Annotated[str, live("Oldest app version that raises no warning; empty for any.", max_length=64)] = ""
     unresponsive_s: Annotated[
         float,

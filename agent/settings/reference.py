@@ -73,6 +73,7 @@ UNITS: Final[Mapping[str, str]] = {
     "probes": "probes",
     "handshakes": "handshakes",
     "epochs": "epochs",
+    "pairings": "pairings",
     "tries": "tries",
     "known": "devices",
     "port": "port number",

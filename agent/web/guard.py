@@ -4,7 +4,6 @@ Names in Host are checked, so that a foreign page cannot reach this box under a 
 is shared across origins. Never looks at what is asked for.
 """
 
-from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -30,8 +29,8 @@ class Terms(msgspec.Struct, frozen=True):
     plain_api: bool
     acts: bool = False
     """Whether callers may change something: only those whom the operating system has let in."""
-    posts: Callable[[str], bool] = lambda path: False
-    """Which paths devices may POST to."""
+    posts: bool = False
+    """Whether devices may POST to something here; the routes know what."""
 
 
 def guard(terms: Terms, style_hash: str) -> Middleware:
@@ -64,7 +63,7 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
 
 def refusal(request: web.Request, terms: Terms) -> web.Response | None:
     """Why this request is not answered, or None."""
-    posted = request.method == "POST" and (terms.acts or terms.posts(request.path))
+    posted = request.method == "POST" and (terms.acts or terms.posts)
     if request.method not in METHODS and not posted:
         return problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
     if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):

@@ -5,7 +5,7 @@ The uplink is part of neither liveness nor readiness. Never decides what to say:
 
 import re
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,8 +24,6 @@ from agent.core.instants import local_time, to_ms
 from agent.core.presence import presence_words
 from agent.core.sentence import count, duration, incomplete
 from agent.core.status import Snapshot, to_json
-from agent.web.door import PATH as door_path
-from agent.web.door import Door
 from agent.web.guard import Terms, guard, problem
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
@@ -60,6 +58,32 @@ class Acts(NamedTuple):
     quarantine: Quarantine
     adopt: Callable[[str, str], Awaitable[None]]
     acknowledge: Callable[[str, str, str], Awaitable[None]]
+    desk: "Desk | None" = None
+
+
+class Desk(Protocol):
+    """Who may connect. Raises NightsafeError with words."""
+
+    async def begin(self, device: str, label: str, replace: bool) -> dict[str, Any]: ...
+    def state(self, device: str) -> dict[str, Any]: ...
+    def decide(self, device: str, good: bool) -> None: ...
+    def all(self) -> list[dict[str, Any]]: ...
+    async def remove(self, device: str) -> None: ...
+    async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None: ...
+
+
+class Beginning(msgspec.Struct):
+    """A pairing that a person wants."""
+
+    label: str = ""
+    replace: bool = False
+
+
+class Change(msgspec.Struct):
+    """What is to be different about a device."""
+
+    label: str | None = None
+    payments_held: bool | None = None
 
 
 class Decision(msgspec.Struct):
@@ -78,8 +102,13 @@ class Acknowledgement(Decision):
 D = TypeVar("D", bound=Decision)
 
 
-def make_app(source: Source, terms: Terms, acts: Acts | None = None, door: Door | None = None) -> web.Application:
-    """The application for one listener; `acts` only for one that may act, `door` only for one that devices reach."""
+Post = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(
+    source: Source, terms: Terms, acts: Acts | None = None, posts: Mapping[str, Post] | None = None
+) -> web.Application:
+    """The application for one listener; `acts` only for one that may act, `posts` only for one that devices reach."""
     app = web.Application(middlewares=[guard(terms, _style_hash())])
     aiohttp_jinja2.setup(
         app, loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -105,9 +134,62 @@ def make_app(source: Source, terms: Terms, acts: Acts | None = None, door: Door 
                 web.post("/api/v1/attention/ack", partial(_acknowledge, acts.acknowledge)),
             ]
         )
-    if door is not None:
-        app.add_routes([web.post(door_path, door.post)])
+        if acts.desk is not None:
+            app.add_routes(_desk_routes(acts.desk))
+    for path, post in (posts or {}).items():
+        app.add_routes([web.post(path, post)])
     return app
+
+
+def _desk_routes(desk: Desk) -> list[web.RouteDef]:
+    base = "/api/v1/devices/{device}"
+
+    async def begin(device: str, body: bytes) -> Any:
+        wanted = msgspec.json.decode(body, type=Beginning)
+        return await desk.begin(device, wanted.label, wanted.replace)
+
+    async def state(device: str, body: bytes) -> Any:
+        return desk.state(device)
+
+    async def confirm(device: str, body: bytes) -> None:
+        desk.decide(device, True)
+
+    async def decline(device: str, body: bytes) -> None:
+        desk.decide(device, False)
+
+    async def remove(device: str, body: bytes) -> None:
+        await desk.remove(device)
+
+    async def change(device: str, body: bytes) -> None:
+        wanted = msgspec.json.decode(body, type=Change)
+        await desk.change(device, label=wanted.label, payments_held=wanted.payments_held)
+
+    async def every(device: str, body: bytes) -> Any:
+        return desk.all()
+
+    def on(call: Callable[[str, bytes], Awaitable[Any]]) -> Post:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                told = await call(request.match_info.get("device", ""), await request.read())
+            except msgspec.DecodeError as error:
+                return problem(request, 400, "Bad Request", str(error))
+            except NightsafeError as error:
+                return problem(request, 409, "Conflict", str(error))
+            if told is None:
+                return web.Response(status=204)
+            return web.Response(body=msgspec.json.encode(told), content_type="application/json")
+
+        return answer
+
+    return [
+        web.get("/api/v1/devices", on(every)),
+        web.get(base + "/pairing", on(state)),
+        web.post(base + "/pairing", on(begin)),
+        web.post(base + "/pairing/confirm", on(confirm)),
+        web.post(base + "/pairing/decline", on(decline)),
+        web.post(base + "/remove", on(remove)),
+        web.post(base + "/change", on(change)),
+    ]
 
 
 Act = Callable[[str, str], Awaitable[None]]

@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,8 @@ from aiohttp import web
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
-from agent.web.door import Door
 from agent.web.guard import Terms
-from agent.web.routes import Acts, Source, make_app
+from agent.web.routes import Acts, Post, Source, make_app
 
 log = structlog.get_logger()
 
@@ -75,7 +74,7 @@ class Web:
         names: frozenset[str] = frozenset(),
         condition: Callable[[str, str | None], None] = lambda name, words: None,
         acts: Acts | None = None,
-        door: Door | None = None,
+        posts: Mapping[str, Post] | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: list[tuple[str, str, int]] = []
@@ -86,7 +85,7 @@ class Web:
         self._names = names
         self._condition = condition
         self._acts = acts
-        self._door = door
+        self._posts = posts or {}
         self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -108,9 +107,9 @@ class Web:
                     async with asyncio.timeout(TEND_INTERVAL_S):
                         await stop.wait()
 
-    def _is_door(self, path: str) -> bool:
-        """Whether devices may POST there; what it leads to is the routes' affair."""
-        return self._door is not None and path.startswith("/api/v1/devices/") and path.endswith("/events")
+    def port_of(self, scheme: str) -> int | None:
+        """Where it listens with this scheme, None where it does not."""
+        return next((port for one, _, port in self.addresses if one == scheme), None)
 
     async def _open(
         self, place: Place, stack: AsyncExitStack, doors: asyncio.TaskGroup, servers: list[web.Server]
@@ -125,8 +124,8 @@ class Web:
             self._refused.add(place)
             self._condition(self.name, str(held))
             return False
-        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=self._is_door)
-        app = make_app(self._source, terms, door=self._door)
+        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=bool(self._posts))
+        app = make_app(self._source, terms, posts=self._posts)
         if context is None:
             servers.append(await serve(stack, app, sockets))
         else:

@@ -110,7 +110,7 @@ async def examine(folder: Path, witness: Witness, clouds: Clouds) -> Finding:
 def _compare(folder: Path, witness: Witness, finding: Finding, journal: Journal, cloud: Cloud) -> None:
     """What stands on the disk against what was promised."""
     finding.faults += verify(folder).faults
-    if journal.book.doubt is not None:
+    if journal.book.doubt is not None and journal.book.lineage.forming is None:  # else the cut came while sealing anew
         finding.faults.append(f"the epoch is in doubt: {journal.book.doubt}")
     last = journal.book.position
     log = read_log(folder, cloud)

@@ -43,6 +43,13 @@ class _Told:
         self.words.append(f"{id}: {text}")
         self.heard.set()
 
+    def happened(
+        self, id: str, severity: Literal["info", "warning", "critical"], title: str, text: str, hint: str
+    ) -> None:
+        """A fork that the cut came into is ended by the next process, which tells it."""
+        if id != "forked":
+            self.words.append(f"{id}: {text}")
+
     def lift(self, id: str) -> None:
         """What had been said of it does not hold any more."""
 
@@ -81,6 +88,7 @@ async def upload(journal: Journal, folder: Path, cloud: Cloud) -> list[str]:
     stop.set()
     for one in waits:
         one.cancel()
-    await asyncio.gather(running, *waits, return_exceptions=True)
+    ended = await asyncio.gather(running, *waits, return_exceptions=True)
+    told.words += [f"the drain ended by {one!r}" for one in ended[:1] if isinstance(one, Exception)]
     await reader.close()
     return told.words + cloud.refusals

@@ -1,0 +1,230 @@
+"""people, devices → [pairing desk] → register, Mosquitto, gate. Lets devices in and sends them away.
+
+What it does is durable before anybody is told. A secret is made when it is handed out, told once, and kept by nobody.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from agent.core.errors import Held, Rejected
+from agent.core.events import device_allowed
+from agent.core.instants import to_text
+from agent.core.pairing import DIGITS, OPEN, Pairing, Pairings, State, Terms, Verdict, fingerprint_shown, to_facts, uri
+from agent.lan.register import LABEL_CHARS_MAX, Device, Register, hashed
+
+log = structlog.get_logger()
+
+TOKEN_BYTES: Final = 16
+PASSWORD_BYTES: Final = 32
+WRONG: Final = "This code is wrong, spent or too old."
+
+
+class Broker(Protocol):
+    """Who asks for passwords."""
+
+    async def admit(self) -> None:
+        """What the register says holds from now on."""
+        ...
+
+
+class Gate(Protocol):
+    """Where devices are connected."""
+
+    def cut(self, device: str, text: str) -> int: ...
+    def devices(self) -> frozenset[str]: ...
+
+
+class Clock(Protocol):
+    """Wall time for people, boottime for how long a pairing is open."""
+
+    def wall_ms(self) -> int: ...
+    def boottime_s(self) -> float: ...
+
+
+class Address(Protocol):
+    """Where devices find this box. `pairing_port` is that of the page with TLS."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def pairing_port(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def ca_pem(self) -> str: ...
+
+
+class Paired(msgspec.Struct, frozen=True):
+    """What a device is told, once."""
+
+    device: str
+    username: str
+    password: str
+    host: str
+    port: int
+    ca_pem: str
+    prefix: str
+
+
+class Desk:
+    """The venue's devices: pair, list, rename, hold, remove."""
+
+    def __init__(
+        self,
+        register: Register,
+        broker: Broker,
+        gate: Gate,
+        clock: Clock,
+        address: Callable[[], Address | None],
+        terms: Terms,
+    ) -> None:
+        self._register = register
+        self._broker = broker
+        self._gate = gate
+        self._clock = clock
+        self._address = address
+        self._pairings = Pairings(terms)
+        self._turn = asyncio.Lock()
+        self._decided = asyncio.Event()
+
+    # Pairing ----------------------------------------------------------------------------------------------------------
+
+    async def begin(self, device: str, label: str, replace: bool) -> dict[str, Any]:
+        """Open a pairing; returns what people and the QR code need. Raises Rejected, Held without TLS."""
+        address = self._where()
+        if not device_allowed(device):
+            text = f'"{device}" is no device id.'
+            raise Rejected("device_id", text, "Use lower-case letters, digits and dashes, at most 63.")
+        if self._register.has(device) and not replace:
+            raise Rejected(
+                "device_there", f"{device} is paired already.", "Give --replace to let another one take over."
+            )
+        code = "".join(secrets.choice("0123456789") for _ in range(DIGITS))
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        now_s = self._clock.boottime_s()
+        pairing = self._pairings.begin(device, label[:LABEL_CHARS_MAX], replace, code, token, now_s)
+        log.info("pairing_begun", device=device, replaces=replace)
+        return {
+            **to_facts(pairing, now_s),
+            "code": code,
+            "uri": uri(address.host, address.pairing_port, address.fingerprint, token, device),
+            "host": address.host,
+            "pairing_port": address.pairing_port,
+            "port": address.port,
+            "fingerprint": address.fingerprint,
+            "fingerprint_shown": fingerprint_shown(address.fingerprint),
+        }
+
+    def state(self, device: str) -> dict[str, Any]:
+        """How far a pairing is. Raises Rejected where there is none."""
+        now_s = self._clock.boottime_s()
+        return {**to_facts(self._pairings.find(device, now_s), now_s), "tries_left": self._pairings.tries_left}
+
+    def decide(self, device: str, good: bool) -> None:
+        """A person has compared fingerprints. Raises Rejected where no device has asked."""
+        self._pairings.decide(device, good, self._clock.boottime_s())
+        self._decided.set()
+        self._decided = asyncio.Event()
+        log.info("pairing_confirmed" if good else "pairing_declined", device=device)
+
+    async def pair(self, code: str, name: str, peer: str, wait_s: float) -> Paired | None:
+        """What a device gets for its code; None while a person has not decided within `wait_s`. Raises Rejected: with
+        the code "name_differs" nothing was spent."""
+        verdict, pairing = self._pairings.offer(code, name, peer, self._clock.boottime_s())
+        if verdict is Verdict.NAME_DIFFERS:
+            raise Rejected("name_differs", "This code is for a device of another name.", "Ask for its name.")
+        if verdict is Verdict.WRONG or pairing is None:
+            log.warning("pairing_refused", peer=peer, tries_left=self._pairings.tries_left)
+            raise Rejected("code", WRONG, "Begin again on the box.")
+        if verdict is Verdict.WAIT:
+            decided = self._decided
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while pairing.state is State.ASKED:
+                        await decided.wait()
+                        decided = self._decided
+            if pairing.state is State.ASKED:
+                return None
+        return await self._release(pairing)
+
+    async def _release(self, pairing: Pairing) -> Paired:
+        address = self._where()
+        async with self._turn:
+            if pairing.state not in OPEN:
+                raise Rejected("code", WRONG, "Begin again on the box.")
+            pairing.state = State.PAIRED
+            device, password = pairing.device, secrets.token_urlsafe(PASSWORD_BYTES)
+            paired_at = to_text(self._clock.wall_ms())
+            held = self._register.get(device).payments_held if self._register.has(device) else False
+            self._write(lambda: self._register.put(Device(device, hashed(password), paired_at, pairing.label, held)))
+            await self._admit_without(device, "another device has taken over this name")
+        log.info("device_paired", device=device, replaces=pairing.replace, peer=pairing.peer)
+        prefix = f"pos/v1/{device}/"
+        return Paired(device, device, password, address.host, address.port, address.ca_pem, prefix)
+
+    # Devices ----------------------------------------------------------------------------------------------------------
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every paired device; no secret."""
+        connected = self._gate.devices()
+        return [
+            {
+                "device": one.id,
+                "label": one.label,
+                "paired_at": one.paired_at,
+                "connected": one.id in connected,
+                "payments_held": one.payments_held,
+            }
+            for one in self._register.all()
+        ]
+
+    async def remove(self, device: str) -> None:
+        """It may not connect any more, from this moment on."""
+        async with self._turn:
+            self._write(lambda: self._register.remove(device))
+            ended = await self._admit_without(device, "this device was removed from the venue")
+        log.info("device_removed", device=device, connections_ended=ended)
+
+    async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None:
+        """Another label, or payments held or released."""
+        async with self._turn:
+            found = self._register.get(device)
+            label = found.label if label is None else label[:LABEL_CHARS_MAX]
+            held = found.payments_held if payments_held is None else payments_held
+            changed = msgspec.structs.replace(found, label=label, payments_held=held)
+            self._write(lambda: self._register.put(changed))
+
+    async def _admit_without(self, device: str, text: str) -> int:
+        """What the register says holds, and who is connected with an older secret goes: now, to hear why, and once
+        more, if it came back before the broker knew."""
+        ended = self._gate.cut(device, text)
+        await self._broker.admit()
+        return ended + self._gate.cut(device, text)
+
+    @staticmethod
+    def _write(change: Callable[[], None]) -> None:
+        try:
+            change()
+        except OSError as error:
+            hint = "Free room on the disk, then repeat."
+            raise Rejected(
+                "register_unwritable", f"It cannot be written down: {error.strerror or error}.", hint
+            ) from error
+
+    def _where(self) -> Address:
+        address = self._address()
+        if address is None:
+            raise Held(
+                "pairing_no_tls",
+                "Devices are paired over TLS, and this box has none.",
+                "Add a table [gate.tls] and [web] listen_tls, then restart nightsafe.",
+            )
+        return address
