@@ -5,6 +5,7 @@ never a reason to refuse its sales.
 """
 
 import re
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -145,6 +146,7 @@ _PARTS: Final = re.compile("[0-9]+|[A-Za-z]+")
 Order = tuple[tuple[int, ...], bool, tuple[tuple[int, int, str], ...]]
 
 
+@lru_cache(maxsize=1024)
 def version_order(version: str) -> Order | None:
     """A key that sorts versions; None for what is no version.
 
@@ -180,8 +182,9 @@ def old_versions_text(devices: tuple[tuple[str, str], ...], minimum: str) -> str
     named = ", ".join(f"{device} ({version})" for device, version in devices[:NAMED_MAX])
     more = len(devices) - NAMED_MAX
     others = f" and {count(more, 'more device')}" if more > 0 else ""
-    verb = "runs" if len(devices) == 1 else "run"
-    return f"{named}{others} {verb} an app older than {minimum}. They go on selling."
+    if len(devices) == 1:
+        return f"{named} runs an app older than {minimum}. It goes on selling."
+    return f"{named}{others} run an app older than {minimum}. They go on selling."
 
 
 # In words -------------------------------------------------------------------------------------------------------------

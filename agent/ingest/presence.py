@@ -138,7 +138,7 @@ class Presence:
         self._known: dict[str, _Known] = {}
         self._facts: Mapping[str, PresenceFacts] = {}
         self._stale = True
-        self._old: tuple[tuple[tuple[str, str], ...], str] = ((), "")
+        self._old: tuple[Mapping[str, str], str] = ({}, "")
         self._new_app = False
         self._saved_s = float("-inf")
         self._saved: list[Saved] = []
@@ -153,7 +153,8 @@ class Presence:
         """Every device that is known, by name, as of the last second."""
         if self._stale:
             self._look()
-            self._facts = {device: self._told(known) for device, known in self._known.items()}
+            limits, now_s = self._limits(), self._clock.boottime_s()
+            self._facts = {device: self._told(known, limits, now_s) for device, known in self._known.items()}
             self._stale = False
         return self._facts
 
@@ -208,16 +209,16 @@ class Presence:
     def _look(self) -> None:
         """Who is connected, and what became of commands."""
         now_s, lines = self._clock.boottime_s(), self._lines()
-        for device, line in lines.items():
-            known = self._entry(device) if device_allowed(device) else None
-            if known is not None:
-                known.joined = True
-                known.seen_s = max(known.seen_s or 0.0, now_s - line.silent_s)
         for device, known in self._known.items():
             known.line = lines.get(device)
             asked = known.asked
             if asked and (known.line is None or self._journal.stored_count(device) != asked.events_count):
                 known.asked = None
+        for device, line in lines.items():
+            entry = self._entry(device) if device_allowed(device) else None
+            if entry is not None:
+                entry.line, entry.joined = line, True
+                entry.seen_s = max(entry.seen_s or 0.0, now_s - line.silent_s)
 
     def _entry(self, device: str) -> _Known | None:
         """What is known of a device, from now on; None where there is no room for one more."""
@@ -237,8 +238,7 @@ class Presence:
         before_s = known.before.lived_s if known.before is not None else 0.0
         return known.line is not None, known.said is not None, known.seen_s or 0.0, before_s
 
-    def _told(self, known: _Known) -> PresenceFacts:
-        limits, now_s = self._limits(), self._clock.boottime_s()
+    def _told(self, known: _Known, limits: Limits, now_s: float) -> PresenceFacts:
         said, line = known.said, known.line
         unanswered_s = now_s - known.asked.at_s if known.asked is not None else 0.0
         word = said.state if said is not None else None
@@ -269,24 +269,24 @@ class Presence:
     def _judge_versions(self) -> None:
         """One condition for all devices with an old app; it ends when each has a newer one, or is long gone."""
         minimum = self._limits().version_min
-        found = []
+        found = {}
         for device, known in self._known.items():
-            version = known.said.version if known.said is not None else None
+            version = known.said.version if minimum and known.said is not None else None
             if version is not None and version_state(version, minimum) == "old" and self._is_about(known):
-                found.append((device, version))
-        old = tuple(sorted(found, key=lambda one: natural(one[0]))), minimum
-        if old == self._old:
+                found[device] = version
+        if (found, minimum) == self._old:
             return
-        self._old = old
+        self._old = found, minimum
         if not found:
             self._telling.lift(OLD_CONDITION)
             return
+        named = tuple(sorted(found.items(), key=lambda one: natural(one[0])))
         self._telling.hold(
             OLD_CONDITION,
             "warning",
             f"{count(len(found), 'device')} with an old app",
-            old_versions_text(*old),
-            "Update the app on them when there is time.",
+            old_versions_text(named, minimum),
+            "Update the app there when there is time.",
         )
 
     def _is_about(self, known: _Known) -> bool:

@@ -159,11 +159,11 @@ class StatusSource:
         return Snapshot(status=status, details=details)
 
     def _devices(self, journal: JournalFacts, left_s: int | None) -> tuple[DeviceStatus, ...]:
-        """Every device that has stored something, and those that are here or have said how they are."""
+        """Every device that has stored something or said how it is; whoever only listens is none of them."""
         presence = self._parts.presence()
         known = {one.device: one for one in journal.devices}
         for name, one in presence.items():
-            if one.connected or one.said is not None:
+            if one.said is not None:
                 known.setdefault(name, unheard(name))
         return tuple(device_status(known[name], left_s, presence.get(name)) for name in sorted(known, key=natural))
 

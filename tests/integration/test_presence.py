@@ -111,10 +111,16 @@ def test_A6_2_a_device_without_a_will_is_offline_as_soon_as_it_is_gone(box: Box,
     told(box, name, state="offline", said="ready", connected=False)
 
 
-def test_a_device_that_only_connects_is_shown_while_it_is_here(box: Box, name: str) -> None:
-    with client(box, name, "v5"):
+def test_who_only_listens_is_no_device_and_who_sells_without_a_word_of_its_state_is_one(box: Box, name: str) -> None:
+    with client(box, name, "v5") as device:
+        device.subscribe("pos/v1/venue/status")
+        device.hear()
+        assert box.device(name) is None
+        device.tell(f"pos/v1/{name}/events", event())
         told(box, name, state="unknown", connected=True, said=None)
-    until(lambda: box.device(name) is None, "it is gone without a trace")
+        assert "Connected · seen just now" in page(box)
+    found = told(box, name, state="offline", connected=False)
+    assert found["last_seen_at"] >= found["last_event_at"]
 
 
 def test_A6_2_ready_and_not_a_word_more_is_unresponsive_until_it_speaks(new_box: Callable[..., Box]) -> None:
@@ -209,7 +215,7 @@ def test_A2_7_an_old_app_is_named_and_goes_on_selling_until_the_warning_ends(
         told(box, "till-3", version_state="unknown")
         (raised,) = until(lambda: conditions(box), "people are told")
         assert (raised["severity"], raised["lasting"]) == ("warning", False)
-        assert raised["text"] == "till-1 (1.14.9) runs an app older than 1.14.10. They go on selling."
+        assert raised["text"] == "till-1 (1.14.9) runs an app older than 1.14.10. It goes on selling."
         assert "Sarda POS 1.14.9 (too old for this venue)" in page(box)
         assert "nightsafe_devices_version_old 1.0" in box.metrics()
         for device, name in ((old, "till-1"), (new, "till-2"), (odd, "till-3")):

@@ -212,7 +212,7 @@ def test_A2_7_a_version_is_judged_by_the_venues_minimum_if_there_is_one() -> Non
 
 
 def test_the_devices_with_an_old_app_are_named_up_to_a_bound() -> None:
-    assert old_versions_text((("till-1", "1.9"),), "2") == "till-1 (1.9) runs an app older than 2. They go on selling."
+    assert old_versions_text((("till-1", "1.9"),), "2") == "till-1 (1.9) runs an app older than 2. It goes on selling."
     many = tuple((f"till-{number}", "1") for number in range(1, 8))
     assert old_versions_text(many, "2").startswith(
         "till-1 (1), till-2 (1), till-3 (1), till-4 (1), till-5 (1) and 2 more"
