@@ -15,45 +15,51 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from agent import __version__
-from agent.app.devices_side import hashes_of, make_desk, open_register
+from agent.app.devices_side import (
+    gate_doors,
+    hashes_of,
+    make_desk,
+    make_door,
+    make_identity,
+    open_register,
+    page_places,
+)
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
+from agent.app.limits import broker_limits, gate_limits, journal_limits
 from agent.app.presence_side import Commanding, make_presence
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
-from agent.core.lockout import Lockout, Terms
 from agent.core.pairing import fingerprint_shown
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
+from agent.ingest.presence import Presence
 from agent.ingest.quarantine import Quarantine
 from agent.ingest.receipts import Receipts
 from agent.journal.reader import Reader
 from agent.journal.reserve import Reserve
 from agent.journal.survey import Survey
 from agent.journal.writer import Journal
-from agent.journal.writing import Limits as JournalLimits
 from agent.lan.broker import Broker
-from agent.lan.broker import Limits as BrokerLimits
-from agent.lan.gate import Door, Gate
-from agent.lan.gate import Limits as GateLimits
-from agent.lan.identity import Identity, names_here
+from agent.lan.gate import Gate
+from agent.lan.identity import Identity
+from agent.lan.register import Register
 from agent.lan.session import Session
 from agent.runtime import systemd
 from agent.runtime.clock import Clock
 from agent.runtime.files import held_lock, private_directory
 from agent.runtime.stages import Entry, Pulse, run_stages
-from agent.settings.box import GateSettings, TlsSettings, WebSettings
 from agent.settings.schema import Settings
 from agent.settings.watch import Watch
 from agent.status.broadcast import Broadcast
@@ -65,12 +71,10 @@ from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
 from agent.web.door import PATH as door_path
-from agent.web.door import Door as HttpDoor
-from agent.web.door import Limits as DoorLimits
 from agent.web.pair import PATH as pair_path
 from agent.web.pair import post as pair
 from agent.web.routes import Acts
-from agent.web.server import Place, Web
+from agent.web.server import Web
 
 log = structlog.get_logger()
 
@@ -142,6 +146,90 @@ async def _run(settings: Settings, settings_file: Path) -> int:
     return 0
 
 
+class Store(NamedTuple):
+    """The journal, open, and who reads it."""
+
+    reserve: Reserve
+    journal: Journal
+    reader: Reader
+    survey: Survey
+
+
+async def _open_store(
+    settings: Settings, stack: AsyncExitStack, clock: Clock, patience: Callable[[], None], new_id: Callable[[], str]
+) -> Store:
+    """Open the journal; `stack` closes it."""
+    directory = settings.state.directory
+    reserve = Reserve(directory, settings.journal.reserve_bytes)
+    reserve.ease(settings.journal.checkpoint_bytes)
+    limits = journal_limits(settings)
+    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, limits, patience)
+    stack.push_async_callback(journal.close)
+    reader = Reader(
+        directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation,
+        lambda: journal.book.boots,
+    )  # fmt: skip
+    stack.push_async_callback(reader.close)
+    survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
+    stack.push_async_callback(survey.close)
+    journal.writing.keep_out(reader.closed)
+    journal.writing.keep_out(survey.closed)
+    return Store(reserve, journal, reader, survey)
+
+
+class LanParts(NamedTuple):
+    """What stands between the devices and the journal."""
+
+    identity: Identity | None
+    register: Register
+    broker: Broker
+    session: Session
+    heard: Lan
+    intake: Intake
+    quarantine: Quarantine
+    receipts: Receipts
+    presence: Presence
+    gaps: Gaps
+    checks: Checks
+    gate: Gate
+
+
+def _join_lan(
+    settings: Settings, live: Live, store: Store, clock: Clock, telling: Telling, new_id: Callable[[], str]
+) -> LanParts:
+    """Join the gate and what hears devices beside it."""
+    directory, journal = settings.state.directory, store.journal
+    identity = make_identity(settings, clock)
+    register = open_register(directory, telling)
+    broker = Broker(directory, settings.devices.open, broker_limits(settings), hashes_of(register))
+    terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
+    intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
+    heard = Lan(intake, telling)
+    session = Session(broker.socket, broker.password, heard)
+    receipts = Receipts(journal, session, lambda: live.settings.intake)
+    presence = make_presence(directory, journal, lambda: gate.lines(), clock, telling, live)
+    commanding = Commanding(session, presence.asked)
+    gaps = Gaps(journal, commanding, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
+    heard.join(receipts, gaps, presence)
+    checks = Checks(
+        directory, LogPlace(journal), store.reader, session, settings.intake.checks_max, lambda: live.settings.intake
+    )
+    intake.on_check(checks.stored)
+    session.on_connect(checks.republish)
+    gate = Gate(
+        gate_doors(settings.gate, identity),
+        broker.socket,
+        settings.devices.open,
+        gate_limits(settings),
+        intake,
+        heard,
+    )
+    session.on_connect(journal.receipts_all_due)
+    return LanParts(
+        identity, register, broker, session, heard, intake, quarantine, receipts, presence, gaps, checks, gate
+    )
+
+
 async def _compose(
     settings: Settings,
     settings_file: Path,
@@ -158,19 +246,9 @@ async def _compose(
     def new_id() -> str:
         return uuid7(clock.wall_ms(), os.urandom(CHANCE_BYTES))
 
-    reserve = Reserve(directory, settings.journal.reserve_bytes)
-    reserve.ease(settings.journal.checkpoint_bytes)
-    limits = _journal_limits(settings)
-    journal = await Journal.start(directory, settings.venue.id, new_id(), clock, limits, patience)
-    stack.push_async_callback(journal.close)
+    store = await _open_store(settings, stack, clock, patience, new_id)
+    journal, reader = store.journal, store.reader
     telling.join(journal.attentions)
-    reader = Reader(
-        directory, settings.journal.cache_bytes, lambda: journal.book.lineage, lambda: journal.generation,
-        lambda: journal.book.boots,
-    )  # fmt: skip
-    stack.push_async_callback(reader.close)
-    survey = Survey(directory, SURVEY_CACHE_BYTES, lambda: journal.book.lineage, lambda: journal.generation)
-    stack.push_async_callback(survey.close)
     cloud = Client(
         settings.cloud.url, settings.venue.id, secrets.token_hex(16), settings.cloud.token_file, settings.cloud
     )
@@ -186,47 +264,19 @@ async def _compose(
     journal.on_reused(watched.reused)
     journal.on_uncounted(watched.uncounted)
     journal.mending.on_repaired(watched.repaired)
-    sweep = Sweep(survey, SweepSide(journal), lambda: live.settings.journal, telling)
+    sweep = Sweep(store.survey, SweepSide(journal), lambda: live.settings.journal, telling)
     watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
     monitor = Monitor(
         CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
     )
-    identity = _identity(settings, clock)
-    register = open_register(directory, telling)
-    broker = Broker(directory, settings.devices.open, _broker_limits(settings), hashes_of(register))
-    terms = (settings.gate.event_bytes_max, settings.gate.event_depth_max, settings.intake.excerpt_bytes_max)
-    intake, quarantine = Intake(journal, *terms), Quarantine(journal, *terms)
-    lan = Lan(intake, telling)
-
-    def knows(device: str, password: str) -> bool:
-        """Whether the HTTP door lets this device in: any may come where any may connect."""
-        return settings.devices.open or register.knows(device, password)
-
-    session = Session(broker.socket, broker.password, lan)
-    receipts = Receipts(journal, session, lambda: live.settings.intake)
-    presence = make_presence(directory, journal, lambda: gate.lines(), clock, telling, live)
-    commanding = Commanding(session, presence.asked)
-    gaps = Gaps(journal, commanding, telling, clock.boottime_s, new_id, lambda: live.settings.intake)
-    lan.join(receipts, gaps, presence)
-    checks = Checks(
-        directory, LogPlace(journal), reader, session, settings.intake.checks_max, lambda: live.settings.intake
-    )
-    intake.on_check(checks.stored)
-    session.on_connect(checks.republish)
-    gate = Gate(
-        _doors(settings.gate, identity),
-        broker.socket,
-        settings.devices.open,
-        _gate_limits(settings),
-        intake,
-        lan,
-    )
+    lan = _join_lan(settings, live, store, clock, telling, new_id)
+    gate, session, presence = lan.gate, lan.session, lan.presence
     disk = Disk(
         directory,
         journal,
-        reserve,
+        store.reserve,
         Wear(directory),
         press(journal, gate),
         telling,
@@ -234,30 +284,31 @@ async def _compose(
         lambda: live.settings.journal,
     )
     journal.writing.spare(disk.give)
-    journal.writing.keep_out(reader.closed)
-    journal.writing.keep_out(survey.closed)
     retention = Retention(journal.keeping, lambda: live.settings.journal)
     counts = LanCounts(gate, session, presence)
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     broadcast = Broadcast(source, session, clock)
-    session.on_connect(journal.receipts_all_due)
     session.on_connect(broadcast.republish)
 
     async def adopt(actor: str, reason: str) -> None:
         await journal.uploads.adopt(actor, reason)
         drain.retry()
 
-    door = _door(settings, intake, knows, lan.locked_out)
-    desk = make_desk(settings, register, broker, gate, clock, identity, lambda: web.port_of("https"))
-    shown = fingerprint_shown(identity.fingerprint) if identity is not None else ""
+    door = make_door(settings, lan.intake, lan.register, gate.lockout, lan.heard.locked_out)
+    desk = make_desk(
+        settings, lan.register, lan.broker, gate, clock, lan.identity, lambda: web.port_of("https"), presence.forget
+    )
+    identity = lan.identity
+    shown, names = (fingerprint_shown(identity.fingerprint), identity.hosts) if identity is not None else ("", ())
     web = Web(
         source,
-        _places(settings.web, identity),
+        page_places(settings.web, identity),
         directory,
+        names=frozenset(names),
         condition=telling.stage,
-        acts=Acts(quarantine, adopt, telling.acknowledge, desk),
+        acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
     )
 
@@ -275,12 +326,12 @@ async def _compose(
         Entry(disk, vital=False, stop_s=times.stop_edges_s),
         Entry(retention, vital=False, stop_s=times.stop_edges_s),
         Entry(drain, vital=True, stop_s=times.stop_drain_s),
-        Entry(broker, vital=True, stop_s=times.stop_edges_s),
+        Entry(lan.broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
         Entry(broadcast, vital=False, stop_s=times.stop_edges_s),
-        Entry(receipts, vital=False, stop_s=times.stop_ingest_s),
-        Entry(checks, vital=False, stop_s=times.stop_ingest_s),
-        Entry(gaps, vital=False, stop_s=times.stop_ingest_s),
+        Entry(lan.receipts, vital=False, stop_s=times.stop_ingest_s),
+        Entry(lan.checks, vital=False, stop_s=times.stop_ingest_s),
+        Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
         Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]
@@ -295,90 +346,6 @@ async def _compose(
         }
 
     return entries, addresses
-
-
-def _journal_limits(settings: Settings) -> JournalLimits:
-    journal = settings.journal
-    return JournalLimits(
-        journal.queue_events_max,
-        journal.queue_bytes_max,
-        journal.commit_events_max,
-        journal.project_events,
-        journal.cache_bytes,
-        journal.bytes_max,
-        journal.checkpoint_bytes,
-        journal.reopen_first_s,
-        journal.reopen_max_s,
-        journal.damaged_bytes_max,
-        settings.intake.epochs_max,
-    )
-
-
-def _gate_limits(settings: Settings) -> GateLimits:
-    gate = settings.gate
-    return GateLimits(
-        gate.connections_max,
-        gate.connect_timeout_s,
-        gate.event_bytes_max,
-        gate.inflight_max,
-        gate.preconnack_bytes_max,
-        gate.partial_bytes_max,
-        gate.refuse_delay_s,
-        gate.linger_s,
-        gate.keepalive_idle_s,
-        gate.keepalive_interval_s,
-        gate.keepalive_probes_max,
-        Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s),
-        *((gate.tls.handshakes_max, gate.tls.handshakes_per_address_max) if gate.tls else ()),
-    )
-
-
-def _identity(settings: Settings, clock: Clock) -> Identity | None:
-    """The box's certificate, where anything speaks TLS."""
-    tls = settings.gate.tls
-    if tls is None and settings.web.listen_tls is None:
-        return None
-    tls = tls or TlsSettings()
-    names = partial(names_here, tls.names)
-    return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
-
-
-def _door(
-    settings: Settings, intake: Intake, knows: Callable[[str, str], bool], locked_out: Callable[[str, str], None]
-) -> HttpDoor:
-    gate, web = settings.gate, settings.web
-    lockout = Lockout(Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s))
-    return HttpDoor(intake, knows, DoorLimits(web.door_events_max, web.door_bytes_max), lockout, locked_out)
-
-
-def _doors(gate: GateSettings, identity: Identity | None) -> tuple[Door, ...]:
-    """With a table [gate.tls] the addresses speak TLS."""
-    if gate.tls is None:
-        return tuple(Door(one.host, one.port) for one in gate.listen)
-    assert identity is not None
-    plain = (Door(one.host, one.port) for one in gate.tls.also_plain)
-    return (*(Door(one.host, one.port, identity.context) for one in gate.listen), *plain)
-
-
-def _places(web: WebSettings, identity: Identity | None) -> tuple[Place, ...]:
-    plain, tls = web.listen, web.listen_tls
-    places = [Place(plain.host, plain.port)] if plain is not None else []
-    if tls is not None and identity is not None:
-        places.append(Place(tls.host, tls.port, identity.context))
-    return tuple(places)
-
-
-def _broker_limits(settings: Settings) -> BrokerLimits:
-    broker, gate = settings.broker, _gate_limits(settings)
-    return BrokerLimits(
-        broker.command,
-        broker.queued_bytes_max,
-        broker.queued_messages_max,
-        gate.inflight_max,
-        gate.packet_bytes_max,
-        broker.restart_delay_s,
-        broker.restart_delay_max_s,
-    )
 
 
 def _venue(settings: Settings) -> Venue:

@@ -1,19 +1,26 @@
-"""[app: devices] Joins register, broker, gate and identity to the pairing desk, and the desk to the page."""
+"""[app: devices] Who may connect and by which door: joins identity, register, broker and gate to desk and page."""
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.app.joints import Telling
+from agent.core.lockout import Lockout
 from agent.core.pairing import Terms
+from agent.ingest.intake import Intake
 from agent.lan.broker import Broker
 from agent.lan.desk import Desk
-from agent.lan.gate import Gate
+from agent.lan.gate import Door, Gate
 from agent.lan.identity import Identity, names_here
 from agent.lan.register import Register
 from agent.runtime.clock import Clock
+from agent.settings.box import GateSettings, TlsSettings, WebSettings
 from agent.settings.schema import Settings
+from agent.web.door import Door as HttpDoor
+from agent.web.door import Limits
+from agent.web.server import Place
 
 
 class Address(NamedTuple):
@@ -24,6 +31,34 @@ class Address(NamedTuple):
     pairing_port: int
     fingerprint: str
     ca_pem: str
+
+
+def make_identity(settings: Settings, clock: Clock) -> Identity | None:
+    """The box's certificate, where anything speaks TLS."""
+    tls = settings.gate.tls
+    if tls is None and settings.web.listen_tls is None:
+        return None
+    tls = tls or TlsSettings()
+    names = partial(names_here, tls.names)
+    return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
+
+
+def gate_doors(gate: GateSettings, identity: Identity | None) -> tuple[Door, ...]:
+    """With a table [gate.tls] the addresses speak TLS."""
+    if gate.tls is None:
+        return tuple(Door(one.host, one.port) for one in gate.listen)
+    assert identity is not None
+    plain = (Door(one.host, one.port) for one in gate.tls.also_plain)
+    return (*(Door(one.host, one.port, identity.context) for one in gate.listen), *plain)
+
+
+def page_places(web: WebSettings, identity: Identity | None) -> tuple[Place, ...]:
+    """Where the page is served, plain and by TLS."""
+    plain, tls = web.listen, web.listen_tls
+    places = [Place(plain.host, plain.port)] if plain is not None else []
+    if tls is not None and identity is not None:
+        places.append(Place(tls.host, tls.port, identity.context))
+    return tuple(places)
 
 
 def open_register(directory: Path, telling: Telling) -> Register:
@@ -56,8 +91,9 @@ def make_desk(
     clock: Clock,
     identity: Identity | None,
     page_port: Callable[[], int | None],
+    removed: Callable[[str], None],
 ) -> Desk:
-    """The desk of this box; `page_port` is where the page speaks TLS right now."""
+    """The desk of this box; `page_port` is where the page speaks TLS right now, `removed` hears who was sent away."""
     devices = settings.devices
 
     def address() -> Address | None:
@@ -67,7 +103,7 @@ def make_desk(
         return Address(_host(settings), gate.addresses[0][1], port, identity.fingerprint, identity.ca_pem)
 
     terms = Terms(devices.pairing_s, devices.pairing_tries_max, devices.pairings_max)
-    return Desk(register, broker, gate, clock, address, terms)
+    return Desk(register, broker, gate, clock, address, terms, removed)
 
 
 def _host(settings: Settings) -> str:
@@ -80,3 +116,15 @@ def _host(settings: Settings) -> str:
         return listen
     found = [one for one in map(ip_address, names_here().addresses) if not one.is_loopback]
     return str(next((one for one in found if one.version == 4), found[0] if found else "127.0.0.1"))
+
+
+def make_door(
+    settings: Settings, intake: Intake, register: Register, lockout: Lockout, locked_out: Callable[[str, str], None]
+) -> HttpDoor:
+    """The HTTP door: it asks as the gate's broker does, and any may come where any may connect."""
+
+    def knows(device: str, password: str) -> bool:
+        return settings.devices.open or register.knows(device, password)
+
+    limits = Limits(settings.web.door_events_max, settings.web.door_bytes_max)
+    return HttpDoor(intake, knows, limits, lockout, locked_out)

@@ -2,7 +2,7 @@
 
 Devices' secrets are 256 random bits, so this is no guard of theirs: it keeps a device with a wrong secret, or somebody
 who guesses, from costing the box and the broker work, and tells people. A device that has logged in from an address is
-not locked out by what others do from there (several may share one behind a router).
+not locked out by what is tried from there under other names (several may share one behind a router).
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ class Lockout:
     """Refused logins by address and name."""
 
     def __init__(self, terms: Terms) -> None:
-        self._terms = terms
+        self.terms = terms
         self._tries: OrderedDict[Key, _Tries] = OrderedDict()
 
     def locked(self, address: str, name: str, now_s: float) -> bool:
@@ -52,8 +52,8 @@ class Lockout:
 
     def refused(self, address: str, name: str, now_s: float) -> bool:
         """A login was refused; returns whether it is the one that begins a lock-out."""
-        own = self._note((address, name), self._terms.tries_max, now_s)
-        whole = self._note((address, ""), self._terms.tries_max * ADDRESS_FACTOR, now_s)
+        own = self._note((address, name), self.terms.tries_max, now_s)
+        whole = self._note((address, ""), self.terms.tries_max * ADDRESS_FACTOR, now_s)
         return own or whole
 
     def let_in(self, address: str, name: str, now_s: float) -> None:
@@ -68,12 +68,12 @@ class Lockout:
 
     def _note(self, key: Key, tries_max: int, now_s: float) -> bool:
         tries = self._of(key, now_s)
-        if now_s - tries.since_s > self._terms.window_s:
+        if now_s - tries.since_s > self.terms.window_s:
             tries.since_s, tries.count = now_s, 0
         tries.count += 1
         if tries.count < tries_max or now_s < tries.until_s:
             return False
-        tries.until_s = now_s + self._terms.lockout_s
+        tries.until_s = now_s + self.terms.lockout_s
         tries.count = 0
         tries.good = False
         return True

@@ -86,12 +86,15 @@ class Desk:
         clock: Clock,
         address: Callable[[], Address | None],
         terms: Terms,
+        removed: Callable[[str], None] = lambda device: None,
     ) -> None:
+        """`removed` hears of each device that was sent away."""
         self._register = register
         self._broker = broker
         self._gate = gate
         self._clock = clock
         self._address = address
+        self._removed = removed
         self._pairings = Pairings(terms)
         self._turn = asyncio.Lock()
         self._decided = asyncio.Event()
@@ -208,6 +211,7 @@ class Desk:
             self._pairings.end(device)
             await self._write(lambda: self._register.remove(device))
             ended = await self._admit_without(device, "this device was removed from the venue")
+        self._removed(device)
         log.info("device_removed", device=device, connections_ended=ended)
 
     async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None:

@@ -168,7 +168,8 @@ class Gate:
         """The latest open connection of each device."""
         self._displacing: dict[DeviceConnection, str] = {}
         """Who is being let in while another connection of the same device is open, and where from that one comes."""
-        self._lockout = Lockout(limits.logins)
+        self.lockout = Lockout(limits.logins)
+        """Who may try to log in again, at this door or at another of the box."""
         self.partial_bytes = 0
         self.shedding = False
         """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
@@ -286,7 +287,7 @@ class Gate:
 
     def opened(self, connection: DeviceConnection) -> None:
         """The broker let the device in."""
-        self._lockout.let_in(connection.address, connection.device, asyncio.get_running_loop().time())
+        self.lockout.let_in(connection.address, connection.device, asyncio.get_running_loop().time())
         log.debug("device_connected", device=connection.device, peer=connection.peer)
         before = self._displacing.pop(connection, None)
         if before is not None:
@@ -304,7 +305,7 @@ class Gate:
         address, device = connection.address, connection.device
         if not device_allowed(device):
             device = "no device's name"
-        if self._lockout.refused(address, connection.device, asyncio.get_running_loop().time()):
+        if self.lockout.refused(address, connection.device, asyncio.get_running_loop().time()):
             log.warning("login_locked_out", address=address, device=device, for_s=self.limits.logins.lockout_s)
             self._listeners.locked_out(address, device)
         else:
@@ -312,13 +313,13 @@ class Gate:
 
     def locked_out(self, address: str, device: str) -> bool:
         """Whether the broker is not even asked about this login; counted."""
-        locked = self._lockout.locked(address, device, asyncio.get_running_loop().time())
+        locked = self.lockout.locked(address, device, asyncio.get_running_loop().time())
         self._counts["logins_locked_out"] += locked
         return locked
 
     def cut(self, device: str, text: str) -> int:
         """End every connection of a device that may not connect any more, with words; returns how many there were."""
-        self._lockout.forget(device)
+        self.lockout.forget(device)
         found = [connection for connection in self._connections if connection.device == device]
         for connection in found:
             self._counts["connections_cut"] += 1

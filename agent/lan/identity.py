@@ -79,8 +79,7 @@ class Identity:
         self._names = names or names_here
         private_directory(self._directory)
         self._key, self._authority = self._open_authority()
-        der = self._authority.public_bytes(serialization.Encoding.DER)
-        self.fingerprint = hashes_hex(der)
+        self.fingerprint = self._authority.fingerprint(hashes.SHA256()).hex()
         self.ca_pem = self._authority.public_bytes(serialization.Encoding.PEM).decode()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -111,6 +110,11 @@ class Identity:
             log.warning("certificate_not_renewed", reason=str(error), why=why)
             return False
         return True
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that this box is called by right now."""
+        return self._names().hosts
 
     @property
     def expires(self) -> datetime:
@@ -234,13 +238,6 @@ class Identity:
         self._certificate = made
         until, called = made.not_valid_after_utc.date().isoformat(), ",".join((*names.hosts, *names.addresses))
         log.info("certificate_made", why=why, until=until, names=called)
-
-
-def hashes_hex(content: bytes) -> str:
-    """SHA-256 in hex digits."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(content)
-    return digest.finalize().hex()
 
 
 def names_here(further: Iterable[str] = ()) -> Names:

@@ -6,6 +6,7 @@ journal knows what it has. Never judges an event itself, and reads no body of a 
 
 import asyncio
 import binascii
+import math
 from base64 import b64decode
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from aiohttp import web
 from agent.core.arrivals import Item, Outcome, Settle
 from agent.core.events import Event, Refusal, device_allowed
 from agent.core.lockout import Lockout
+from agent.web.body import Unreadable, address_of, read
 from agent.web.guard import problem
 
 log = structlog.get_logger()
@@ -45,14 +47,6 @@ class Limits(NamedTuple):
 
     events_max: int
     bytes_max: int
-
-
-class Unreadable(Exception):
-    """The body is no event and no batch; carries status and words."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
 
 
 class Door:
@@ -98,13 +92,12 @@ class Door:
 
     def _stranger(self, request: web.Request, device: str) -> web.Response | None:
         """Why this caller is not heard, or None."""
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-        address = str(peer[0]) if isinstance(peer, tuple) else "local"
+        address = address_of(request)
         name, password = _credentials(request)
         now_s = asyncio.get_running_loop().time()
         if self._lockout.locked(address, name, now_s):
             answer = problem(request, 429, "Too Many Requests", "Too many logins were refused: wait.")
-            answer.headers["Retry-After"] = "60"
+            answer.headers["Retry-After"] = str(math.ceil(self._lockout.terms.lockout_s))
             return answer
         if not device_allowed(name) or not self._knows(name, password):
             if name and self._lockout.refused(address, name, now_s):
@@ -119,23 +112,9 @@ class Door:
         return None
 
     async def _body(self, request: web.Request) -> bytes:
-        bytes_max = self._limits.bytes_max
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Unreadable(415, "send the body without an encoding")
-        if (request.content_length or 0) > bytes_max:
-            raise Unreadable(413, f"the body has more than {bytes_max} bytes: send fewer events at once")
-        body = bytearray()
-        try:
-            while True:
-                async with asyncio.timeout(STALL_S_MAX):
-                    part = await request.content.readany()
-                if not part:
-                    return bytes(body)
-                body += part
-                if len(body) > bytes_max:
-                    raise Unreadable(413, f"the body has more than {bytes_max} bytes: send fewer events at once")
-        except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
-            raise Unreadable(400, "the body did not come whole") from error
+        return await read(request, self._limits.bytes_max, STALL_S_MAX)
 
 
 _raw_events = msgspec.json.Decoder(list[msgspec.Raw]).decode

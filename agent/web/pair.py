@@ -1,6 +1,5 @@
 """devices → [pairing] → desk. `POST /api/v1/pair`: a code against a secret, over TLS or from this machine."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
@@ -10,6 +9,7 @@ from aiohttp import web
 from agent.core.errors import NightsafeError, Rejected
 from agent.core.events import strictly
 from agent.core.pairing import GUESSES
+from agent.web.body import Unreadable, address_of, read
 from agent.web.guard import problem
 
 PATH: Final = "/api/v1/pair"
@@ -23,14 +23,6 @@ STALL_S_MAX: Final = 5.0
 Pair = Callable[[str, str, str, float, Callable[[], bool]], Awaitable[Any | None]]
 """Code, wanted name, address of the caller, seconds to wait, whether the caller is still there: what the device is
 told, None while nobody has decided, or for nobody."""
-
-
-class Unreadable(Exception):
-    """The body is none; `status` says how."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Asked(msgspec.Struct):
@@ -50,14 +42,12 @@ async def post(pair: Pair, fingerprint_shown: str, request: web.Request) -> web.
     except Unreadable as error:
         title = "Content Too Large" if error.status == 413 else "Bad Request"
         return problem(request, error.status, title, str(error), kind="malformed")
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    address = str(peer[0]) if isinstance(peer, tuple) else "local"
 
     def there() -> bool:
         return request.transport is not None and not request.transport.is_closing()
 
     try:
-        told = await pair(asked.code, asked.name, address, WAIT_S, there)
+        told = await pair(asked.code, asked.name, address_of(request), WAIT_S, there)
     except Rejected as refused:
         if refused.code == "name_differs":
             return problem(request, 409, "Conflict", str(refused), kind="name-differs")
@@ -77,25 +67,12 @@ async def post(pair: Pair, fingerprint_shown: str, request: web.Request) -> web.
 
 
 async def _read(request: web.Request) -> Asked:
-    """What the device says; it may come in pieces. Raises Unreadable."""
-    too_large = Unreadable(413, f"The body has at most {BODY_BYTES_MAX} bytes.")
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise too_large
-    body = bytearray()
+    """What the device says. Raises Unreadable."""
+    body = await read(request, BODY_BYTES_MAX, STALL_S_MAX)
     try:
-        while True:
-            async with asyncio.timeout(STALL_S_MAX):
-                part = await request.content.readany()
-            if not part:
-                break
-            body += part
-            if len(body) > BODY_BYTES_MAX:
-                raise too_large
-        wrong = strictly(bytes(body), DEPTH_MAX)
+        wrong = strictly(body, DEPTH_MAX)
         if wrong is not None:
             raise Unreadable(400, f"The body is no strict JSON: {wrong}.")
-        return _asked(bytes(body))
+        return _asked(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(400, f'Say {{"code","name"}}: {error}') from error
-    except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
-        raise Unreadable(400, "The body did not come whole.") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration import mqtt
 from tests.integration.machine import Box, CloudServer, until
 from tests.integration.mqtt import Device
 from tests.sales import counted, event
@@ -95,6 +96,9 @@ def test_a_closed_box_knows_nobody_and_locks_out_who_keeps_trying(new_box: Calla
     box = new_box(devices={"open": False}, gate={"login_tries_max": 3}).start()
     found = [post(box, "till-1", b"{}", password="guess")[0] for _ in range(5)]
     assert found == [401, 401, 401, 429, 429]
+    with mqtt.Wire(box.port) as device:
+        device.send(mqtt.connect("till-1", username="till-1", password=b"guess", level=mqtt.V5))
+        assert device.packet().reason == 0x9F, "the gate does not ask about it either"
     until(lambda: any(one["id"].startswith("login_locked_out") for one in box.status()["conditions"]), "it is told")
     assert "guess" not in box.text
 

@@ -201,6 +201,21 @@ def test_removing_a_device_cuts_it_at_once_and_drops_nobody_else(box: Box) -> No
     assert nightsafe(box, "devices", "remove", "till-2", "--yes").returncode == 1
 
 
+def test_A2_7_nobody_is_warned_of_the_old_app_of_a_device_that_was_sent_away(box: Box) -> None:
+    assert box.stop() == 0
+    box.settings["devices"]["version_min"] = "2.0"
+    box.start()
+    till = Till(box, paired(box, "till-1"))
+    till.client.publish("pos/v1/till-1/state", b'{"state":"ready","version":"1.9"}', qos=1).wait_for_publish(WAIT_MAX_S)
+
+    def warned() -> bool:
+        return any(one["id"] == "device_versions" for one in box.status()["conditions"])
+
+    until(warned, "people are warned of its app")
+    assert nightsafe(box, "devices", "remove", "till-1", "--yes").returncode == 0
+    until(lambda: not warned(), "nobody is warned any more")
+
+
 def test_A2_6_a_replacement_is_paired_under_the_same_name_and_the_old_device_is_out(box: Box) -> None:
     old = Till(box, paired(box, "till-1"))
     old.sell(1)

@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -97,6 +98,21 @@ def test_the_page_is_served_with_tls_by_the_same_authority(new_box: Callable[...
         urllib.request.urlopen(f"{url}/", timeout=10)
     with urllib.request.urlopen(f"http://127.0.0.1:{box.web_port}/livez", timeout=10) as answer:
         assert answer.status == 200
+
+
+def test_the_page_answers_to_every_name_that_its_certificate_has_and_to_no_other(new_box: Callable[..., Box]) -> None:
+    """A till that was given a name by the QR code asks by that name."""
+    box = tls_box(new_box, names=["Box.venue.test"]).start()
+
+    def asked_as(host: str) -> int:
+        request = urllib.request.Request(f"https://localhost:{box.pages['https']}/livez", headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, context=trusting(box), timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [asked_as(name) for name in ("box.venue.test", "nightsafe.local:8443", "evil.test")] == [200, 200, 421]
 
 
 def test_the_authority_is_the_same_after_a_restart_and_devices_go_on(new_box: Callable[..., Box]) -> None:
