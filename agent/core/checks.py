@@ -22,16 +22,14 @@ ENDED_MAX: Final = 10_000
 
 
 class Seen(NamedTuple):
-    """One stored event of a check, in the order of the log. `data` is JSON as the device wrote it."""
+    """One stored event of a check, in the order of the log; `body` as the device wrote it."""
 
     check_id: str
     type: str
     device: str
-    id: str
     epoch: str | None
     sequence: int | None
-    time: str | None
-    data: bytes
+    body: bytes
 
     @property
     def ends(self) -> bool:
@@ -39,34 +37,50 @@ class Seen(NamedTuple):
         return self.type in ENDED
 
 
-class _Data(msgspec.Struct):
+class _CheckId(msgspec.Struct):
     check_id: str
 
 
-class _Body(msgspec.Struct):
-    id: str
+class _About(msgspec.Struct):
+    data: _CheckId
+
+
+class _Counted(_About):
     type: str
-    data: msgspec.Raw
     epoch: str | None = None
     sequence: str | None = None
+
+
+class _Whole(msgspec.Struct):
+    id: str
+    data: msgspec.Raw
     time: str | None = None
 
 
-_body = msgspec.json.Decoder(_Body).decode
-_data = msgspec.json.Decoder(_Data).decode
+_about = msgspec.json.Decoder(_About).decode
+_counted = msgspec.json.Decoder(_Counted).decode
+_whole = msgspec.json.Decoder(_Whole).decode
+
+
+def seen_as(event: Event) -> Seen | None:
+    """What an event that was judged just now says of a check; None where it is of none."""
+    try:
+        check_id = _about(event.body).data.check_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return Seen(check_id, event.type, event.device, event.epoch, event.sequence, event.body)
 
 
 def seen_in(device: str, body: bytes) -> Seen | None:
-    """What a stored event says of a check; None where it is of none."""
+    """What an event of the log says of a check; None where it is of none."""
     try:
-        event = _body(body)
-        if not event.type.startswith(PREFIX):
-            return None
-        check_id = _data(event.data).check_id
-        sequence = int(event.sequence) if event.sequence is not None else None
-    except (msgspec.DecodeError, ValueError):
+        found = _counted(body)
+        sequence = int(found.sequence) if found.sequence is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         return None
-    return Seen(check_id, event.type, device, event.id, event.epoch, sequence, event.time, bytes(event.data))
+    if not found.type.startswith(PREFIX):
+        return None
+    return Seen(found.data.check_id, found.type, device, found.epoch, sequence, body)
 
 
 def concerns_check(event: Event) -> bool:
@@ -81,14 +95,15 @@ def topic_of(check_id: str) -> str:
 
 def encode(seen: Seen) -> bytes:
     """What tills read: whose word it is, when by that device's clock, and the check as that device wrote it."""
+    whole = _whole(seen.body)
     return msgspec.json.encode(
         {
             "check_id": seen.check_id,
             "type": seen.type,
             "device": seen.device,
-            "id": seen.id,
-            "time": seen.time,
-            "data": msgspec.Raw(seen.data),
+            "id": whole.id,
+            "time": whole.time,
+            "data": whole.data,
         }
     )
 
@@ -120,7 +135,7 @@ class OpenChecks:
         if last is not None and _is_older(seen, last):
             return ()
         if seen.ends:
-            self._ended[seen.check_id] = seen._replace(data=b"")
+            self._ended[seen.check_id] = seen._replace(body=b"")
             self._ended.move_to_end(seen.check_id)
             if len(self._ended) > ENDED_MAX:
                 self._ended.popitem(last=False)

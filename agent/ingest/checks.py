@@ -1,12 +1,12 @@
 """journal → [open checks] → broker → every till. Keeps `pos/v1/venue/checks/…` true, also over a restart.
 
 Live events come from intake after their commit; after a start the log is read again from where the oldest open check
-began, which a small file tells. Coalesced: at most one message a check and interval. Nothing here must survive: without
-the file more of the log is read.
+began, which a small file tells. Coalesced: at most one message a check and look, and so many a second in all: selling
+goes first. Nothing here must survive: without the file more of the log is read.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,8 +14,9 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from agent.core.checks import OpenChecks, Seen, encode, seen_in, topic_of
+from agent.core.checks import OpenChecks, Seen, encode, seen_as, seen_in, topic_of
 from agent.core.errors import NightsafeError, RecordDamaged, Rejected, Transient
+from agent.core.events import Event
 from agent.runtime.files import write_whole
 
 log = structlog.get_logger()
@@ -62,6 +63,8 @@ class Limits(Protocol):
 
     @property
     def checks_keep_h(self) -> int: ...
+    @property
+    def checks_told_per_s(self) -> int: ...
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -92,10 +95,17 @@ class Checks:
         self._limits = limits
         self._open = OpenChecks(count_max)
         self._due: dict[str, None] = {}
+        """Checks that have changed since they were published, the one that waits longest first."""
+        self._again: dict[str, None] = {}
+        """Checks that a new broker has to be told; they come after those that have changed."""
+        self._told: set[str] = set()
+        """Checks that a broker may have retained."""
         self._live: set[str] | None = set()
         """Checks that were heard of while the log is read again: what is read of them is older. None afterwards."""
         self._floor = journal.committed
         """All that is noted from now on stands behind it."""
+        self._now_s = journal.lived_s()
+        """Seconds that the box has run, as of the last look: what is let go is hours old."""
         self._saved: Place | None = None
 
     @property
@@ -103,9 +113,9 @@ class Checks:
         """Checks that are open."""
         return len(self._open)
 
-    def stored(self, device: str, body: bytes) -> None:
+    def stored(self, event: Event) -> None:
         """An event of a check was committed just now; called in the order of the log."""
-        seen = seen_in(device, body)
+        seen = seen_as(event)
         if seen is None:
             return
         if self._live is not None:
@@ -114,7 +124,7 @@ class Checks:
 
     def republish(self) -> None:
         """The broker came back and remembers nothing."""
-        self._due.update(dict.fromkeys(self._open.all()))
+        self._again = dict.fromkeys(self._open.all())
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Read the log again, then publish what changes, until `stop`."""
@@ -126,6 +136,7 @@ class Checks:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(INTERVAL_S):
                         await stop.wait()
+                self._now_s = self._journal.lived_s()
                 if self._publisher.connected:
                     await self._publish_due()
                 if asyncio.get_running_loop().time() - saved_s >= SAVE_INTERVAL_S:
@@ -136,19 +147,31 @@ class Checks:
         await self._save()
 
     def _note(self, seen: Seen, after: int) -> None:
-        self._due.update(dict.fromkeys(self._open.note(seen, after, self._journal.lived_s())))
+        self._changed(self._open.note(seen, after, self._now_s))
+
+    def _changed(self, checks: Iterable[str]) -> None:
+        for check_id in checks:
+            if check_id in self._told or self._open.get(check_id) is not None:
+                self._due[check_id] = None
+            else:
+                self._due.pop(check_id, None)  # it is over before anybody was told of it
 
     def _let_go(self) -> None:
         kept_s = self._limits().checks_keep_h * 3600
-        gone = self._open.let_go(self._journal.lived_s() - kept_s)
+        gone = self._open.let_go(self._now_s - kept_s)
         if gone:
             log.info("checks_let_go", count=len(gone), after_h=self._limits().checks_keep_h)
-            self._due.update(dict.fromkeys(gone))
+            self._changed(gone)
 
     async def _publish_due(self) -> None:
-        while self._due:
-            check_id = next(iter(self._due))
+        """What has changed, up to what one look may take; the rest waits for the next."""
+        for _ in range(max(1, int(self._limits().checks_told_per_s * INTERVAL_S))):
+            waiting = self._due or self._again
+            if not waiting:
+                return
+            check_id = next(iter(waiting))
             seen = self._open.get(check_id)
+            self._told.add(check_id)
             try:
                 await self._publisher.publish(topic_of(check_id), encode(seen) if seen else b"", retain=True)
             except Transient as away:
@@ -156,8 +179,12 @@ class Checks:
                 return
             except Rejected as refused:
                 log.warning("check_left_out", code=refused.code)
-            if self._open.get(check_id) is seen:
-                self._due.pop(check_id, None)
+            if self._open.get(check_id) is not seen:
+                continue
+            self._due.pop(check_id, None)
+            self._again.pop(check_id, None)
+            if seen is None:
+                self._told.discard(check_id)
 
     # Over a restart ---------------------------------------------------------------------------------------------------
 

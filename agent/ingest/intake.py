@@ -29,15 +29,15 @@ class Intake:
         self._journal = journal
         self._limits = (event_bytes_max, event_depth_max, excerpt_bytes_max)
         self.refused_count = 0
-        self._on_check: Callable[[str, bytes], None] = lambda device, body: None
+        self._on_check: Callable[[Event], None] = lambda event: None
 
     @property
     def has_room(self) -> bool:
         """False while so much waits for its commit that callers should come later."""
         return self._journal.has_room
 
-    def on_check(self, call: Callable[[str, bytes], None]) -> None:
-        """Call `call` with device and body of each event of a check, after its commit, in the order of the log."""
+    def on_check(self, call: Callable[[Event], None]) -> None:
+        """Call `call` with each event of a check, after its commit, in the order of the log."""
         self._on_check = call
 
     def offer(self, device: str, payload: bytes, settle: Settle) -> bool:
@@ -52,7 +52,7 @@ class Intake:
 
     def _settle_check(self, settle: Settle, item: Item, outcome: Outcome) -> None:
         if outcome is Outcome.STORED and type(item) is Event:
-            self._on_check(item.device, item.body)
+            self._on_check(item)
         settle(item, outcome)
 
     def on_room(self, call: Callable[[], None]) -> None:

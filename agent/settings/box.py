@@ -255,6 +255,9 @@ class IntakeSettings(Section, frozen=True):
     checks_keep_h: Annotated[
         int, live("Hours after which an open check of which nothing was heard is told no more.", ge=1, le=720)
     ] = 72
+    checks_told_per_s: Annotated[
+        int, live("Changes of open checks that devices are told in a second; more of them wait.", ge=4, le=10_000)
+    ] = 50
     epochs_max: Annotated[
         int, restart("Epochs of one device that are counted; the events of further ones are stored uncounted.", ge=1)
     ] = 2_000

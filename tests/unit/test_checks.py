@@ -10,9 +10,8 @@ from agent.core.checks import ENDED_MAX, OpenChecks, Seen, encode, seen_in, topi
 
 
 def seen(check: str, what: str = "updated", device: str = "till-1", sequence: int | None = None, at: int = 1) -> Seen:
-    return Seen(
-        check, f"pos.check.{what}", device, f"id-{at}", "e1", sequence, None, b'{"check_id":"%b"}' % check.encode()
-    )
+    body = b'{"id":"id-%d","data":{"check_id":"%b"}}' % (at, check.encode())
+    return Seen(check, f"pos.check.{what}", device, "e1", sequence, body)
 
 
 def event(**changes: Any) -> bytes:
@@ -23,7 +22,7 @@ def event(**changes: Any) -> bytes:
 def test_only_events_of_checks_are_seen_and_data_is_kept_as_written() -> None:
     found = seen_in("till-1", b'{"id":"a","type":"pos.check.opened","data":{"check_id" : "1009","x":1.50}}')
     assert found is not None
-    assert (found.check_id, found.data) == ("1009", b'{"check_id" : "1009","x":1.50}')
+    assert found.check_id == "1009"
     assert b'"data":{"check_id" : "1009","x":1.50}' in encode(found)
     for other in (event(type="pos.payment.captured"), event(data={}), event(data={"check_id": 7}), b"", b"[]"):
         assert seen_in("till-1", other) is None
