@@ -41,6 +41,8 @@ def gate_limits(settings: Settings) -> GateLimits:
         gate.keepalive_interval_s,
         gate.keepalive_probes_max,
         Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s),
+        gate.messages_per_s_max,
+        gate.messages_at_once_max,
         *((gate.tls.handshakes_max, gate.tls.handshakes_per_address_max) if gate.tls else ()),
     )
 
@@ -54,6 +56,7 @@ def broker_limits(settings: Settings) -> BrokerLimits:
         broker.queued_messages_max,
         gate.inflight_max,
         gate.packet_bytes_max,
+        broker.memory_bytes_max,
         broker.restart_delay_s,
         broker.restart_delay_max_s,
     )

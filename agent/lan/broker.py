@@ -52,6 +52,7 @@ class Limits(msgspec.Struct, frozen=True):
     queued_messages_max: int
     inflight_max: int
     packet_bytes_max: int
+    memory_bytes_max: int
     restart_delay_s: float
     restart_delay_max_s: float
 
@@ -235,6 +236,7 @@ max_packet_size {limits.packet_bytes_max}
 max_queued_messages {limits.queued_messages_max}
 max_queued_bytes {limits.queued_bytes_max}
 max_inflight_messages {limits.inflight_max}
+memory_limit {limits.memory_bytes_max}
 persistent_client_expiration 14d
 connection_messages false
 sys_interval 60

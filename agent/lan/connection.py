@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from agent.core.allowance import Allowance
 from agent.lan import packets
 from agent.lan.flow import EventFlow
 from agent.lan.packets import Malformed
@@ -54,6 +55,8 @@ class DeviceConnection(asyncio.Protocol):
         self.device = ""
         self.address = ""
         self.peer = ""
+        self._allowance = Allowance(gate.limits.messages_per_s_max, gate.limits.messages_at_once_max, self.heard_s)
+        self._foreign = False
 
     # The transport's calls --------------------------------------------------------------------------------------------
 
@@ -189,6 +192,8 @@ class DeviceConnection(asyncio.Protocol):
         self._flow.open(self.device, self._level)
         self.phase = Phase.OPEN
         self._gate.opened(self)
+        if self._connect.will_topic is not None:
+            self._note_topic(self._connect.will_topic.encode())
         self.release(Hold.JOINING)
         self._read_on()
         if self.ended:
@@ -216,6 +221,25 @@ class DeviceConnection(asyncio.Protocol):
         """Bytes of the device for the broker."""
         if self._upstream is not None:
             self._upstream.write(data, self._loop.time())
+
+    def message(self, topic: bytes) -> bool:
+        """A PUBLISH for the broker; it refuses what the device may not write, the gate counts and tells of it."""
+        self._note_topic(topic)
+        return self.subscription()
+
+    def _note_topic(self, topic: bytes) -> None:
+        if self._gate.is_foreign(self.device, topic):
+            self._gate.foreign(self, topic, self._foreign)
+            self._foreign = True
+
+    def subscription(self) -> bool:
+        """One of the packets that cost the broker memory: so many a second, and the device is read from later."""
+        wait_s = self._allowance.take(self._loop.time())
+        if wait_s:
+            self._gate.count("messages_slowed")
+            self.hold(Hold.PACE)
+            self._loop.call_later(wait_s, self.release, Hold.PACE)
+        return not wait_s
 
     def keep_upstream_alive(self) -> None:
         """The device has just sent an event, of which the broker sees nothing."""

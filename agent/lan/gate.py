@@ -37,6 +37,8 @@ PACKET_OVERHEAD_BYTES = 65_536
 """Room for topic and properties around the largest event."""
 RESPONSE_TOPIC_CHARS_MAX = 200
 """A longer Response Topic is not heeded; brokers bound a topic's levels, too."""
+TOPIC_SHOWN_BYTES = 200
+"""So much of a topic that a device may not write stands in the log."""
 BACKLOG = 512
 """New connections that the kernel holds for the gate."""
 COUNTED = (
@@ -58,6 +60,8 @@ COUNTED = (
     "handshakes_over_limit",
     "logins_refused",
     "logins_locked_out",
+    "foreign_topics",
+    "messages_slowed",
     "connections_cut",
 )
 """What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
@@ -78,6 +82,8 @@ class Limits(msgspec.Struct, frozen=True):
     keepalive_interval_s: int
     keepalive_probes_max: int
     logins: Terms = Terms(10, 60.0, 60.0)
+    messages_per_s_max: float = 50.0
+    messages_at_once_max: float = 500.0
     handshakes_max: int = 256
     handshakes_per_address_max: int = 64
 
@@ -316,6 +322,21 @@ class Gate:
         locked = self.lockout.locked(address, device, asyncio.get_running_loop().time())
         self._counts["logins_locked_out"] += locked
         return locked
+
+    def is_foreign(self, device: str, topic: bytes) -> bool:
+        """Whether the broker refuses this topic to the device. Where any device may connect it refuses none."""
+        if self._open_to_all:
+            return False
+        own = f"pos/v1/{device}/".encode()
+        kind = topic.removeprefix(own) if topic.startswith(own) else b""
+        return kind not in (b"state", b"events") and not (kind.startswith(b"requests/") and kind.count(b"/") == 1)
+
+    def foreign(self, connection: DeviceConnection, topic: bytes, again: bool) -> None:
+        """A device published, or has its will, where it may not; logged once for each connection."""
+        self._counts["foreign_topics"] += 1
+        if not again:
+            shown = topic[:TOPIC_SHOWN_BYTES].decode("utf-8", "replace")
+            log.warning("topic_denied", device=connection.device, peer=connection.peer, topic=shown)
 
     def cut(self, device: str, text: str) -> int:
         """End every connection of a device that may not connect any more, with words; returns how many there were."""

@@ -21,6 +21,7 @@ class Hold:
     UPSTREAM = 8
     STOPPING = 16
     UNREAD = 32
+    PACE = 64
 
 
 class LockedOut(PermissionError):

@@ -14,6 +14,7 @@ import aiomqtt
 import structlog
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.errors import Rejected, Transient
@@ -28,6 +29,8 @@ PUBLISH_S: Final = 5.0
 SESSION_EXPIRY_S: Final = 3600
 """How long the broker keeps our session while we are away."""
 KEEP_ALIVE_S: Final = 30
+AS_PUBLISHED: Final = SubscribeOptions(qos=0, retainAsPublished=True)
+"""Tells us which messages a device wanted retained."""
 
 
 class Messages(Protocol):
@@ -55,10 +58,12 @@ class Session:
         self._on_connect: list[Callable[[], None]] = []
         self.connects_count = 0
         self._will_events_count = 0
+        self._retained_cleared_count = 0
 
     def counts(self) -> Mapping[str, int]:
-        """Counters by name, which only grow: `will_events` came as a device's will and were handed to ingest."""
-        return {"will_events": self._will_events_count}
+        """Counters by name, which only grow: `will_events` came as a device's will and were handed to ingest,
+        `retained_cleared` are requests that a device had the broker retain."""
+        return {"will_events": self._will_events_count, "retained_cleared": self._retained_cleared_count}
 
     def on_connect(self, call: Callable[[], None]) -> None:
         """Call `call` whenever the broker is new to us: it may have forgotten what it retained."""
@@ -123,6 +128,7 @@ class Session:
         client.pending_calls_threshold = 1000
         async with client:
             await client.subscribe([("pos/v1/+/events", 1), ("pos/v1/+/state", 1)])
+            await client.subscribe("pos/v1/+/requests/+", options=AS_PUBLISHED)
             self._client = client
             self.connects_count += 1
             for call in self._on_connect:
@@ -134,17 +140,27 @@ class Session:
     def _take(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
         acknowledge = partial(self._acknowledge, client, message.mid, message.qos)
         payload = message.payload if isinstance(message.payload, bytes) else b""
-        _, _, device, kind = str(message.topic).split("/", 3)
+        topic = str(message.topic)
+        _, _, device, kind = topic.split("/", 3)
         if not device_allowed(device):
             acknowledge()  # without an access list anybody may write there: it is nobody's word
         elif kind == "state":
             self._messages.state(device, payload, bool(message.retain))
             acknowledge()
+        elif kind.startswith("requests/"):
+            acknowledge()
+            if message.retain and payload:
+                self._forget(client, topic)
         elif message.retain:
             acknowledge()  # `retain` on an event is ignored
         else:
             self._will_events_count += 1
             self._messages.will_event(device, payload, lambda item, outcome: _told(acknowledge, outcome))
+
+    def _forget(self, client: aiomqtt.Client, topic: str) -> None:
+        """Nothing is retained there: a device that has the broker keep its requests would fill its memory."""
+        self._retained_cleared_count += 1
+        client._client.publish(topic, b"", qos=0, retain=True)
 
     def _acknowledge(self, client: aiomqtt.Client, mid: int, qos: int) -> None:
         if qos and client is self._client:

@@ -40,6 +40,14 @@ class Onward(Protocol):
         """A packet that is not read at all."""
         ...
 
+    def message(self, topic: bytes) -> bool:
+        """A PUBLISH that is the broker's. False: no further packet may be read now."""
+        ...
+
+    def subscription(self) -> bool:
+        """A SUBSCRIBE or UNSUBSCRIBE. False: no further packet may be read now."""
+        ...
+
 
 class PacketStream:
     """Where reading stands in one device's stream. `prefix` is how the body of its own events begins."""
@@ -53,7 +61,7 @@ class PacketStream:
 
     def read(self, buffer: bytes) -> bytes:
         """Hand on all packets that may be read now; returns what is left. Raises Malformed."""
-        at, passed = 0, 0
+        at, passed, go_on = 0, 0, True
         end, prefix = len(buffer), self.prefix
         if self._pass_left:
             at = min(self._pass_left, end)
@@ -82,9 +90,11 @@ class PacketStream:
                     if not go_on:
                         break
                     continue
-                if not _is_others(buffer, body, min(stop, end), stop):
-                    if _is_partial_topic(buffer, body, end, stop):
-                        break
+                topic = _topic(buffer, body, end, stop)
+                if topic is None:
+                    break
+                if not is_events_topic(topic):
+                    go_on = self._onward.message(topic)
                 else:
                     if stop > end:
                         break
@@ -104,11 +114,15 @@ class PacketStream:
                     continue
             else:
                 _check_kind(kind, first, length)
+                if kind in (packets.SUBSCRIBE, packets.UNSUBSCRIBE):
+                    go_on = self._onward.subscription()
             if stop > end:
                 self._pass_left = stop - end
                 at = end
                 break
             at = stop
+            if not go_on:
+                break
         if passed < at:
             self._pass(buffer[passed:at])
         return buffer[at:] if at < end else b""
@@ -123,23 +137,16 @@ def is_events_topic(topic: bytes) -> bool:
     return topic.endswith(_EVENTS_TAIL) and topic.startswith(_TOPIC_HEAD) and topic.count(b"/") == 3
 
 
-def _is_others(buffer: bytes, body: int, end: int, stop: int) -> bool:
-    """Whether this PUBLISH goes to an events topic; the device's own was looked for before."""
-    if body + 2 > end:
-        return False
-    length = buffer[body] << 8 | buffer[body + 1]
-    if body + 2 + length > stop:
-        raise Malformed("a topic reaches beyond its packet")
-    if body + 2 + length > end:
-        return False
-    return is_events_topic(buffer[body + 2 : body + 2 + length])
-
-
-def _is_partial_topic(buffer: bytes, body: int, end: int, stop: int) -> bool:
-    """Whether more bytes are needed to know the topic."""
+def _topic(buffer: bytes, body: int, end: int, stop: int) -> bytes | None:
+    """Where this PUBLISH goes; None where more bytes are needed to know. Raises Malformed."""
     if body + 2 > stop:
         raise Malformed("a PUBLISH without a topic")
-    return body + 2 > end or body + 2 + (buffer[body] << 8 | buffer[body + 1]) > end
+    if body + 2 > end:
+        return None
+    after = body + 2 + (buffer[body] << 8 | buffer[body + 1])
+    if after > stop:
+        raise Malformed("a topic reaches beyond its packet")
+    return buffer[body + 2 : after] if after <= end else None
 
 
 def _check_kind(kind: int, first: int, length: int) -> None:

@@ -91,6 +91,17 @@ class GateSettings(Section, frozen=True):
     partial_bytes_max: Annotated[
         int, restart("Half-received packets of all devices together, in bytes.", ge=1_048_576, le=1_073_741_824)
     ] = 67_108_864
+    messages_per_s_max: Annotated[
+        float,
+        restart(
+            "Messages and subscriptions of one device in a second, events apart; then it is read from more slowly.",
+            ge=1,
+            le=10_000,
+        ),
+    ] = 50.0
+    messages_at_once_max: Annotated[
+        int, restart("How many of them it may send at once, before they are slowed.", ge=1, le=100_000)
+    ] = 500
     refuse_delay_s: Annotated[
         float, restart("Pause before a device is disconnected while nothing can be stored.", ge=0, le=60)
     ] = 5.0
@@ -155,6 +166,10 @@ class BrokerSettings(Section, frozen=True):
     queued_messages_max: Annotated[
         int, restart("Messages that Mosquitto queues for one client.", ge=1, le=1_000_000)
     ] = 1_000
+    memory_bytes_max: Annotated[
+        int,
+        restart("Memory of Mosquitto; whoever asks it to keep more is disconnected.", ge=33_554_432, le=4_294_967_296),
+    ] = 268_435_456
     restart_delay_s: Annotated[
         float, restart("Pause before a failed Mosquitto is started again; doubles each time.", gt=0, le=60)
     ] = 0.5

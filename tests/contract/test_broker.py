@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.lan.broker import Broker, Limits
+from agent.lan.session import AS_PUBLISHED
 from tests.integration.mqtt import (
     CONNACK,
     PING,
@@ -216,7 +217,20 @@ async def the_session_s_publish_returns_when_the_broker_has_it(place: Place) -> 
     till.close()
 
 
+async def a_session_that_asks_for_it_is_told_what_was_to_be_retained(place: Place) -> None:
+    till, _ = await place.wire("till-1")
+    async with place.session() as session:
+        await session.subscribe("pos/v1/+/requests/+", options=AS_PUBLISHED)
+        for retain in (False, True):
+            till.send(publish("pos/v1/till-1/requests/a", b"ask", retain=retain, qos=1, packet_id=7))
+            await expect(till, PUBACK)
+            message = await first_of(session)
+            assert (message.qos, bool(message.retain)) == (0, retain)
+    till.close()
+
+
 RULES: list[Rule] = [
+    a_session_that_asks_for_it_is_told_what_was_to_be_retained,
     what_is_published_comes_to_whoever_subscribed,
     a_retained_message_comes_with_the_subscription_until_it_is_cleared,
     a_will_is_published_when_its_client_vanishes_and_not_when_it_leaves,
@@ -239,7 +253,7 @@ async def test_of_mosquitto(rule: Rule) -> None:
     if shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None:
         pytest.skip("mosquitto is not installed")
     with tempfile.TemporaryDirectory(prefix="ns-") as folder:
-        broker = Broker(Path(folder), True, Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 0.1, 1.0))
+        broker = Broker(Path(folder), True, Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 268_435_456, 0.1, 1.0))
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(broker.run(ready.set, stop))
         try:

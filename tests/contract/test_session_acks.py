@@ -52,7 +52,7 @@ async def broker() -> AsyncIterator[Broker]:
     """A running Mosquitto. Its folder's path is short, for its Unix socket."""
     needs("mosquitto")
     with tempfile.TemporaryDirectory(prefix="ns-") as folder:
-        limits = Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 0.1, 1.0)
+        limits = Limits("mosquitto", 50_000_000, 1000, 64, 400_000, 268_435_456, 0.1, 1.0)
         made = Broker(Path(folder), True, limits)
         stop, ready = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(made.run(ready.set, stop))

@@ -35,6 +35,10 @@ GRACE: Final = 1.5
 TAKEN_OVER: Final = 0x8E
 
 
+AS_PUBLISHED = 0x08
+"""Subscription option: whether a message was to be retained is told to who hears it at once, too."""
+
+
 class Sent(NamedTuple):
     """A message on its way to a client."""
 
@@ -50,6 +54,7 @@ class Session:
 
     def __init__(self) -> None:
         self.filters: dict[str, int] = {}
+        """Topic filter to its subscription options, as the byte of MQTT 5."""
         self.queue: deque[Sent] = deque()
         self.unacknowledged: dict[int, Sent] = {}
         self.connection: Connection | None = None
@@ -101,9 +106,10 @@ class SimBroker:
             else:
                 self.retained.pop(message.topic, None)
         for session in self.sessions.values():
-            found = [qos for wanted, qos in session.filters.items() if matches(wanted, message.topic)]
+            found = [options for wanted, options in session.filters.items() if matches(wanted, message.topic)]
             if found:
-                session.take(message._replace(qos=min(message.qos, max(found)), retain=False))
+                retain = message.retain and any(options & AS_PUBLISHED for options in found)
+                session.take(message._replace(qos=min(message.qos, max(one & 3 for one in found)), retain=retain))
 
 
 class Connection(asyncio.Protocol):
@@ -241,14 +247,14 @@ class Connection(asyncio.Protocol):
             fields.expiry_s()
         wanted: list[tuple[str, int]] = []
         while not fields.at_end:
-            wanted.append((fields.blob().decode(), fields.number(1) & 3))
+            wanted.append((fields.blob().decode(), fields.number(1)))
         self._session.filters.update(wanted)
-        answer = mid + (b"\0" if self._level == V5 else b"") + bytes(min(qos, 1) for _, qos in wanted)
+        answer = mid + (b"\0" if self._level == V5 else b"") + bytes(min(options & 3, 1) for _, options in wanted)
         self._transport.write(frame(SUBACK, answer))
-        for pattern, qos in wanted:
+        for pattern, options in wanted:
             for message in tuple(self._broker.retained.values()):
                 if matches(pattern, message.topic):
-                    self._session.take(message._replace(qos=min(qos, message.qos, 1)))
+                    self._session.take(message._replace(qos=min(options & 3, message.qos, 1)))
 
 
 class _Fields:

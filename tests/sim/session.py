@@ -66,10 +66,14 @@ class SimClient:
             await self._reading
         self._wire.close()
 
-    async def subscribe(self, topics: list[tuple[str, int]], **_: Any) -> None:
-        """Subscribe; returns after the SUBACK."""
+    async def subscribe(self, topic: str | list[tuple[str, int]], *, options: Any = None) -> None:
+        """Subscribe, one topic with `options` or each with its QoS; returns after the SUBACK."""
         mid = self._mid()
-        body = mid.to_bytes(2, "big") + b"\0" + b"".join(text(topic) + bytes((qos,)) for topic, qos in topics)
+        if isinstance(topic, str):
+            filters = text(topic) + options.pack()
+        else:
+            filters = b"".join(text(one) + bytes((qos,)) for one, qos in topic)
+        body = mid.to_bytes(2, "big") + b"\0" + filters
         await self._sent(frame(8, body, 2), mid)
 
     async def publish(
