@@ -42,6 +42,7 @@ from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.pairing import fingerprint_shown
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
+from agent.ingest.commands import Commands
 from agent.ingest.gaps import Gaps
 from agent.ingest.intake import Intake
 from agent.ingest.presence import Presence
@@ -190,6 +191,7 @@ class LanParts(NamedTuple):
     receipts: Receipts
     presence: Presence
     gaps: Gaps
+    commanding: Commanding
     checks: Checks
     gate: Gate
 
@@ -226,7 +228,19 @@ def _join_lan(
     )
     session.on_connect(journal.receipts_all_due)
     return LanParts(
-        identity, register, broker, session, heard, intake, quarantine, receipts, presence, gaps, checks, gate
+        identity,
+        register,
+        broker,
+        session,
+        heard,
+        intake,
+        quarantine,
+        receipts,
+        presence,
+        gaps,
+        commanding,
+        checks,
+        gate,
     )
 
 
@@ -296,10 +310,13 @@ async def _compose(
         await journal.uploads.adopt(actor, reason)
         drain.retry()
 
-    door = make_door(settings, lan.intake, lan.register, gate.lockout, lan.heard.locked_out)
+    door = make_door(settings, lan.intake, lan.register, gate, lan.heard.locked_out)
     desk = make_desk(
-        settings, lan.register, lan.broker, gate, clock, lan.identity, lambda: web.port_of("https"), presence.forget
+        settings, lan.register, lan.broker, gate, clock, lan.identity, lambda: web.port_of("https"), new_id, presence
     )
+    commands = Commands(desk, lan.commanding)
+    desk.on_given(commands.given)
+    lan.heard.on_state(commands.heard)
     identity = lan.identity
     shown, names = (fingerprint_shown(identity.fingerprint), identity.hosts) if identity is not None else ("", ())
     web = Web(
@@ -332,6 +349,7 @@ async def _compose(
         Entry(lan.receipts, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
+        Entry(commands, vital=False, stop_s=times.stop_ingest_s),
         Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.app.joints import Telling
-from agent.core.lockout import Lockout
 from agent.core.pairing import Terms
 from agent.ingest.intake import Intake
+from agent.ingest.presence import Presence
 from agent.lan.broker import Broker
 from agent.lan.desk import Desk
 from agent.lan.gate import Door, Gate
@@ -91,9 +91,10 @@ def make_desk(
     clock: Clock,
     identity: Identity | None,
     page_port: Callable[[], int | None],
-    removed: Callable[[str], None],
+    new_id: Callable[[], str],
+    presence: Presence,
 ) -> Desk:
-    """The desk of this box; `page_port` is where the page speaks TLS right now, `removed` hears who was sent away."""
+    """The desk of this box; `page_port` is where the page speaks TLS right now."""
     devices = settings.devices
 
     def address() -> Address | None:
@@ -103,7 +104,7 @@ def make_desk(
         return Address(_host(settings), gate.addresses[0][1], port, identity.fingerprint, identity.ca_pem)
 
     terms = Terms(devices.pairing_s, devices.pairing_tries_max, devices.pairings_max)
-    return Desk(register, broker, gate, clock, address, terms, removed)
+    return Desk(register, broker, gate, clock, address, terms, new_id, presence)
 
 
 def _host(settings: Settings) -> str:
@@ -119,7 +120,7 @@ def _host(settings: Settings) -> str:
 
 
 def make_door(
-    settings: Settings, intake: Intake, register: Register, lockout: Lockout, locked_out: Callable[[str, str], None]
+    settings: Settings, intake: Intake, register: Register, gate: Gate, locked_out: Callable[[str, str], None]
 ) -> HttpDoor:
     """The HTTP door: it asks as the gate's broker does, and any may come where any may connect."""
 
@@ -127,4 +128,4 @@ def make_door(
         return settings.devices.open or register.knows(device, password)
 
     limits = Limits(settings.web.door_events_max, settings.web.door_bytes_max)
-    return HttpDoor(intake, knows, limits, lockout, locked_out)
+    return HttpDoor(intake, knows, limits, gate.lockout, gate.count, locked_out)

@@ -267,6 +267,7 @@ class Lan:
         self._receipts: Receipts
         self._gaps: Gaps
         self._presence: Presence
+        self._on_state: Callable[[str, bytes], None] = lambda device, payload: None
 
     def join(self, receipts: Receipts, gaps: Gaps, presence: Presence) -> None:
         """Name those who are told; they need the session, which needs this."""
@@ -329,6 +330,11 @@ class Lan:
         """A device's state topic."""
         self._gaps.heard(device, payload)
         self._presence.heard(device, payload, retained)
+        self._on_state(device, payload)
+
+    def on_state(self, call: Callable[[str, bytes], None]) -> None:
+        """Call `call` with each device's state, too."""
+        self._on_state = call
 
 
 class LanCounts:

@@ -73,8 +73,10 @@ def list_(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) ->
         print(json.dumps(found, indent=2))
         return
     for one in found:
-        words = [one["device"], "connected" if one["connected"] else "not connected", f"paired {one['paired_at'][:10]}"]
-        words += ["payments held"] * one["payments_held"] + [one["label"]] * bool(one["label"])
+        seen = f"seen {one['last_seen_at'][:16].replace('T', ' ')} UTC" if one["last_seen_at"] else "never seen"
+        words = [one["device"], "connected" if one["connected"] else seen, f"paired {one['paired_at'][:10]}"]
+        words += [_payments(one)] * bool(_payments(one)) + [one["label"]] * bool(one["label"])
+        words += [" ".join(part for part in (one["app"], one["version"]) if part)] * bool(one["app"] or one["version"])
         print(printable("  ".join(words)))
     if not found:
         print("No device is paired. Pair one: nightsafe devices add till-1")
@@ -102,16 +104,30 @@ def rename(
 
 @app.command()
 def hold(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
-    """Mark a device: its payments are held. It is listed so; the device itself is not told yet."""
+    """Have a device take no payments, until they are released."""
     post(_settings(config).state.directory, _path(device, "/change"), {"payments_held": True})
-    print(printable(f"Payments of {device} are marked as held. The device is not told yet: tell its staff."))
+    print(printable(f"Payments of {device} are held. It is told until it says so: see `nightsafe devices list`."))
 
 
 @app.command()
 def release(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
-    """End that mark."""
+    """Have it take payments again."""
     post(_settings(config).state.directory, _path(device, "/change"), {"payments_held": False})
-    print(printable(f"Payments of {device} are not marked as held any more."))
+    print(printable(f"Payments of {device} are released. It is told until it says so."))
+
+
+@app.command()
+def identify(device: Id, config: ConfigOption = CONFIG_DEFAULT) -> None:
+    """Have a device show which one it is."""
+    post(_settings(config).state.directory, _path(device, "/identify"), {})
+    print(printable(f"{device} is asked to show itself."))
+
+
+def _payments(one: dict[str, Any]) -> str:
+    """What there is to say of a device's payments."""
+    if one["payments_held"]:
+        return "payments held" + (", not confirmed by it yet" if "hold_payments" in one["commands"] else "")
+    return "payments released, not confirmed by it yet" if "release_payments" in one["commands"] else ""
 
 
 def _settings(config: Path) -> Settings:

@@ -5,7 +5,7 @@ What it does is durable before anybody is told. A secret is made when it is hand
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -15,14 +15,18 @@ import structlog
 from agent.core import cards
 from agent.core.errors import Held, Rejected
 from agent.core.events import device_allowed
+from agent.core.facts import PresenceFacts
 from agent.core.instants import to_text
 from agent.core.pairing import DIGITS, OPEN, Pairing, Pairings, State, Terms, Verdict, fingerprint_shown, to_facts, uri
-from agent.lan.register import LABEL_CHARS_MAX, Device, Register, hashed
+from agent.lan.register import LABEL_CHARS_MAX, Command, Device, Register, hashed
 
 log = structlog.get_logger()
 
 TOKEN_BYTES: Final = 16
 PASSWORD_BYTES: Final = 32
+HOLD: Final = "hold_payments"
+RELEASE: Final = "release_payments"
+IDENTIFY: Final = "identify"
 WRONG: Final = "This code is wrong, spent or too old."
 
 
@@ -39,6 +43,13 @@ class Gate(Protocol):
 
     def cut(self, device: str, text: str) -> int: ...
     def devices(self) -> frozenset[str]: ...
+
+
+class Presence(Protocol):
+    """What is known of how devices are."""
+
+    def facts(self) -> Mapping[str, PresenceFacts]: ...
+    def forget(self, device: str) -> None: ...
 
 
 class Clock(Protocol):
@@ -86,18 +97,24 @@ class Desk:
         clock: Clock,
         address: Callable[[], Address | None],
         terms: Terms,
-        removed: Callable[[str], None] = lambda device: None,
+        new_id: Callable[[], str],
+        presence: Presence,
     ) -> None:
-        """`removed` hears of each device that was sent away."""
         self._register = register
         self._broker = broker
         self._gate = gate
         self._clock = clock
         self._address = address
-        self._removed = removed
+        self._new_id = new_id
+        self._presence = presence
+        self._given: Callable[[str], None] = lambda device: None
         self._pairings = Pairings(terms)
         self._turn = asyncio.Lock()
         self._decided = asyncio.Event()
+
+    def on_given(self, call: Callable[[str], None]) -> None:
+        """Call `call` with each device that a person has given something to do."""
+        self._given = call
 
     # Pairing ----------------------------------------------------------------------------------------------------------
 
@@ -181,7 +198,8 @@ class Desk:
             password, paired_at = secrets.token_urlsafe(PASSWORD_BYTES), to_text(self._clock.wall_ms())
             label = pairing.label or (before.label if before is not None else "")
             held = before is not None and before.payments_held
-            made = Device(device, hashed(password), paired_at, label, held)
+            told = (Command(self._new_id(), HOLD),) if held else ()
+            made = Device(device, hashed(password), paired_at, label, held, told)
             await self._write(lambda: self._register.put(made))
             pairing.state = State.PAIRED
             await self._admit_without(device, "another device has taken over this name")
@@ -192,8 +210,8 @@ class Desk:
     # Devices ----------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[dict[str, Any]]:
-        """Every paired device; no secret."""
-        connected = self._gate.devices()
+        """Every paired device, and what is known of how it is; no secret."""
+        connected, seen = self._gate.devices(), self._presence.facts()
         return [
             {
                 "device": one.id,
@@ -201,6 +219,11 @@ class Desk:
                 "paired_at": one.paired_at,
                 "connected": one.id in connected,
                 "payments_held": one.payments_held,
+                "commands": [command.command for command in one.commands],
+                "state": seen[one.id].state if one.id in seen else "unknown",
+                "last_seen_at": seen[one.id].last_seen_at if one.id in seen else None,
+                "app": seen[one.id].app if one.id in seen else None,
+                "version": seen[one.id].version if one.id in seen else None,
             }
             for one in self._register.all()
         ]
@@ -211,18 +234,51 @@ class Desk:
             self._pairings.end(device)
             await self._write(lambda: self._register.remove(device))
             ended = await self._admit_without(device, "this device was removed from the venue")
-        self._removed(device)
+        self._presence.forget(device)
         log.info("device_removed", device=device, connections_ended=ended)
 
     async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None:
-        """Another label, or payments held or released."""
+        """Another label, or payments held or released; the device is told until it says that it has done so."""
         async with self._turn:
             found = self._register.get(device)
             self._check_words(device, label or "")
             label = found.label if label is None else label[:LABEL_CHARS_MAX]
-            held = found.payments_held if payments_held is None else payments_held
-            changed = msgspec.structs.replace(found, label=label, payments_held=held)
+            changed = msgspec.structs.replace(found, label=label)
+            if payments_held is not None and payments_held != found.payments_held:
+                told = self._told(found, HOLD if payments_held else RELEASE, instead_of=(HOLD, RELEASE))
+                changed = msgspec.structs.replace(told, label=label, payments_held=payments_held)
             await self._write(lambda: self._register.put(changed))
+        if changed.commands != found.commands:
+            log.info("payments_held" if changed.payments_held else "payments_released", device=device)
+            self._given(device)
+
+    async def identify(self, device: str) -> None:
+        """Have a device show people which one it is."""
+        async with self._turn:
+            changed = self._told(self._register.get(device), IDENTIFY, instead_of=(IDENTIFY,))
+            await self._write(lambda: self._register.put(changed))
+        self._given(device)
+
+    def _told(self, device: Device, command: str, instead_of: tuple[str, ...]) -> Device:
+        left = tuple(one for one in device.commands if one.command not in instead_of)
+        return msgspec.structs.replace(device, commands=(*left, Command(self._new_id(), command)))
+
+    def commands(self, device: str) -> tuple[Command, ...]:
+        """What a device was told and has not called done, the oldest first."""
+        return self._register.get(device).commands if self._register.has(device) else ()
+
+    async def applied(self, device: str, ids: frozenset[str]) -> None:
+        """The device calls these done; durable when this returns. Raises Rejected where it cannot be written down."""
+        async with self._turn:
+            if not self._register.has(device):
+                return
+            found = self._register.get(device)
+            left = tuple(one for one in found.commands if one.id not in ids)
+            changed = msgspec.structs.replace(found, commands=left)
+            await self._write(lambda: self._register.put(changed))
+        for one in found.commands:
+            if one.id in ids:
+                log.info("command_applied", device=device, command=one.command, id=one.id)
 
     async def _admit_without(self, device: str, text: str) -> int:
         """What the register says holds, and who is connected with an older secret goes: now, to hear why, and once

@@ -31,6 +31,13 @@ ITERATIONS: Final = 101
 """PBKDF2 rounds, as Mosquitto has them: few, since the secrets are 256 random bits."""
 
 
+class Command(msgspec.Struct, frozen=True):
+    """What a device was told to do and has not called done yet, by its name in the device contract."""
+
+    id: str
+    command: str
+
+
 class Device(msgspec.Struct, frozen=True):
     """One paired device. `hash` is as in Mosquitto's password file; `paired_at` by the box's clock."""
 
@@ -39,6 +46,7 @@ class Device(msgspec.Struct, frozen=True):
     paired_at: str
     label: str = ""
     payments_held: bool = False
+    commands: tuple[Command, ...] = ()
 
 
 class Content(msgspec.Struct, frozen=True):

@@ -50,7 +50,8 @@ class Limits(NamedTuple):
 
 
 class Door:
-    """`knows` says whether a device has this password; `locked_out` hears where from somebody keeps trying, as whom."""
+    """`knows` says whether a device has this password; `count` counts the logins that are refused as the gate
+    counts its own; `locked_out` hears where from somebody keeps trying, as whom."""
 
     def __init__(
         self,
@@ -58,12 +59,14 @@ class Door:
         knows: Callable[[str, str], bool],
         limits: Limits,
         lockout: Lockout,
+        count: Callable[[str], None],
         locked_out: Callable[[str, str], None],
     ) -> None:
         self._intake = intake
         self._knows = knows
         self._limits = limits
         self._lockout = lockout
+        self._count = count
         self._locked_out = locked_out
         self._turn = asyncio.Semaphore(READING_MAX)
 
@@ -96,10 +99,12 @@ class Door:
         name, password = _credentials(request)
         now_s = asyncio.get_running_loop().time()
         if self._lockout.locked(address, name, now_s):
+            self._count("logins_locked_out")
             answer = problem(request, 429, "Too Many Requests", "Too many logins were refused: wait.")
             answer.headers["Retry-After"] = str(math.ceil(self._lockout.terms.lockout_s))
             return answer
         if not device_allowed(name) or not self._knows(name, password):
+            self._count("logins_refused")
             if name and self._lockout.refused(address, name, now_s):
                 log.warning("login_locked_out", address=address, door="http")
                 self._locked_out(address, name if device_allowed(name) else "no device's name")

@@ -69,6 +69,7 @@ class Desk(Protocol):
     def decide(self, device: str, good: bool) -> None: ...
     def all(self) -> list[dict[str, Any]]: ...
     async def remove(self, device: str) -> None: ...
+    async def identify(self, device: str) -> None: ...
     async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None: ...
 
 
@@ -164,6 +165,9 @@ def _desk_routes(desk: Desk) -> list[web.RouteDef]:
         wanted = msgspec.json.decode(body, type=Change)
         await desk.change(device, label=wanted.label, payments_held=wanted.payments_held)
 
+    async def identify(device: str, body: bytes) -> None:
+        await desk.identify(device)
+
     async def every(device: str, body: bytes) -> Any:
         return desk.all()
 
@@ -189,6 +193,7 @@ def _desk_routes(desk: Desk) -> list[web.RouteDef]:
         web.post(base + "/pairing/decline", on(decline)),
         web.post(base + "/remove", on(remove)),
         web.post(base + "/change", on(change)),
+        web.post(base + "/identify", on(identify)),
     ]
 
 

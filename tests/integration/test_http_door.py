@@ -99,6 +99,8 @@ def test_a_closed_box_knows_nobody_and_locks_out_who_keeps_trying(new_box: Calla
     with mqtt.Wire(box.port) as device:
         device.send(mqtt.connect("till-1", username="till-1", password=b"guess", level=mqtt.V5))
         assert device.packet().reason == 0x9F, "the gate does not ask about it either"
+    counts = box.counts()
+    assert (counts["logins_refused"], counts["logins_locked_out"]) == (3, 3)
     until(lambda: any(one["id"].startswith("login_locked_out") for one in box.status()["conditions"]), "it is told")
     assert "guess" not in box.text
 
