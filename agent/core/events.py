@@ -21,12 +21,16 @@ from agent.core import cards
 SEQUENCE_MAX = 10**12 - 1
 """The highest sequence of one epoch: a thousand events a second for thirty years, and shorter than any card number."""
 NAME_CHARS_MAX = 256
+SOURCE_CHARS_MAX = 2_048
 DETAIL_CHARS_MAX = 200
 """What a refusal says at most in words: it may repeat what the device said."""
 DEVICE_PATTERN = r"[a-z0-9][a-z0-9-]{0,62}"
 RESERVED_DEVICES = frozenset({"agent", "venue", "nightsafe"})
 _DEVICE = re.compile(DEVICE_PATTERN, re.ASCII)
-_EPOCH = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+EPOCH_PATTERN = r"[A-Za-z0-9._:-]{1,64}"
+TEXT_SEQUENCE_PATTERN = r"^0*[1-9][0-9]{0,11}$"
+"""A sequence as devices write it, padded or not; never more than 20 digits."""
+_EPOCH = re.compile(EPOCH_PATTERN)
 _WHITE = b" \t\r\n"
 _FLATTEN = bytes.maketrans(b"123456789", b"000000000")
 _ENDLESS = b"0" * 309  # the shortest integer that binary64 cannot hold
@@ -93,7 +97,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
 class _Envelope(msgspec.Struct, gc=False):
     specversion: Literal["1.0"]
     id: _Name
-    source: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=SOURCE_CHARS_MAX)]
     type: _Name
     time: str | None = None
     epoch: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
@@ -175,19 +179,19 @@ class MenuLoaded(msgspec.Struct):
     option_ids: list[str] = []
 
 
-def _known() -> dict[str, msgspec.json.Decoder[Any]]:
-    shapes: dict[type, tuple[str, ...]] = {
-        Check: ("check.opened", "check.updated", "check.closed", "check.voided"),
-        Payment: tuple(f"payment.{what}" for what in ("authorized", "captured", "voided", "refunded", "reversed")),
-        OrderAnswer: tuple(f"order.{what}" for what in ("accepted", "ready", "provided", "rejected")),
-        MenuLoaded: ("menu.loaded",),
-        dict: ("loyalty.accrued",),
-    }
-    return {f"pos.{name}": msgspec.json.Decoder(shape) for shape, names in shapes.items() for name in names}
-
-
-_KNOWN = _known()
-_FAMILIES = ("pos.cash.", "pos.shift.")
+SHAPES: dict[type, tuple[str, ...]] = {
+    Check: ("check.opened", "check.updated", "check.closed", "check.voided"),
+    Payment: tuple(f"payment.{what}" for what in ("authorized", "captured", "voided", "refunded", "reversed")),
+    OrderAnswer: tuple(f"order.{what}" for what in ("accepted", "ready", "provided", "rejected")),
+    MenuLoaded: ("menu.loaded",),
+    dict: ("loyalty.accrued",),
+}
+"""What `data` of the known types must be; the types begin with `pos.`."""
+FAMILIES = ("pos.cash.", "pos.shift.")
+"""Types that begin like this have an object for data, whatever stands in it."""
+_KNOWN: dict[str, msgspec.json.Decoder[Any]] = {
+    f"pos.{name}": msgspec.json.Decoder(shape) for shape, names in SHAPES.items() for name in names
+}
 _OBJECT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict)
 _envelope = msgspec.json.Decoder(_Envelope).decode
 _identity = msgspec.json.Decoder(_Identity).decode
@@ -359,7 +363,7 @@ def _schema(kind: str, data: msgspec.Raw) -> str | None:
     if decoder is None:
         if kind.startswith("nightsafe."):
             return "types nightsafe.* are the box's own: a device cannot send them"
-        if not kind.startswith(_FAMILIES):
+        if not kind.startswith(FAMILIES):
             return None
         decoder = _OBJECT
     try:

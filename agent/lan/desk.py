@@ -75,7 +75,7 @@ class Address(Protocol):
 
 
 class Paired(msgspec.Struct, frozen=True):
-    """What a device is told, once."""
+    """All that a device needs to connect, told once."""
 
     device: str
     username: str

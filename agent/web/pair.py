@@ -26,7 +26,7 @@ told, None while nobody has decided, or for nobody."""
 
 
 class Asked(msgspec.Struct):
-    """What a device says."""
+    """The code that the box shows, or the token of its QR code; `name` is the device's id, where the app knows it."""
 
     code: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     name: Annotated[str, msgspec.Meta(max_length=100)] = ""

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     **{edge: BASE for edge in EDGES},
     **{stage: BASE | {"settings"} for stage in STAGES},
     **{program: frozenset({"core", "cloud.wire"}) for program in OUTSIDE},
+    "faces": EDGES | BASE,
     "app": EDGES | STAGES | BASE | {"settings"},
     "cli": EDGES | STAGES | BASE | OUTSIDE | {"settings", "app"},
     "__main__": frozenset({"cli"}),

@@ -1,0 +1,83 @@
+"""What a running box sends is what the schemas for vendors say, topic by topic."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from agent.faces.asyncapi import TOPICS
+from tests.integration import mqtt
+from tests.integration.machine import Box, until
+from tests.integration.mqtt import V5, Device
+from tests.repo.tree import ROOT
+from tests.sales import counted, event
+
+pytestmark = pytest.mark.needs("mosquitto")
+
+NOT_SENT_YET = {"replies", "orders", "capabilities", "notices"}
+
+
+def schema_of(topic: str) -> str | None:
+    """The schema that the contract names for a topic."""
+    for one in TOPICS:
+        pattern, levels = one.address.split("/"), topic.split("/")
+        same = (want.startswith("{") or want == has for want, has in zip(pattern, levels, strict=False))
+        if len(pattern) == len(levels) and all(same):
+            return one.name
+    return None
+
+
+def test_everything_that_a_device_is_sent_keeps_to_its_schema(new_box: Callable[..., Box]) -> None:
+    box = new_box(intake={"gap_resend_s": 0.2}).start()
+    messages = {one.name: one.message for one in TOPICS}
+    validators = {
+        name: Draft202012Validator(json.loads((ROOT / "docs/schemas" / f"{message}.json").read_text()))
+        for name, message in messages.items()
+    }
+    own = Draft202012Validator(json.loads((ROOT / "docs/schemas/own-receipt.json").read_text()))
+    check = {"check_id": "1009", "total": {"amount": 1250, "currency": "GBP"}}
+    heard: dict[str, list[Any]] = {}
+    with Device(box.port, "till-1", level=V5) as till:
+        till.send(mqtt.subscribe("pos/v1/till-1/#", packet_id=900, level=V5))
+        till.send(mqtt.subscribe("pos/v1/venue/#", packet_id=901, level=V5))
+        props = mqtt.properties(b"\x08" + mqtt.text("pos/v1/till-1/replies/mine"))
+        for at, payload in enumerate((
+            counted("e1", 1), counted("e1", 3), event(type="pos.check.opened", data=check), b"no JSON",
+            event(type="pos.payment.captured", data={}), counted("e2", 2),
+        ), 1):  # fmt: skip
+            till.send(mqtt.publish(till.events, payload, packet_id=at, level=V5, props=props))
+
+        def look() -> bool:
+            try:
+                got = till.packet(0.2)
+            except TimeoutError:
+                return False
+            if got.kind == mqtt.PUBLISH:
+                at = 2 + len(got.topic.encode()) + (2 if got.flags & 6 else 0)
+                if got.flags & 6:
+                    till.send(mqtt.frame(mqtt.PUBACK, got.body[at - 2 : at]))
+                length, at = mqtt.read_varint(got.body, at)
+                name = "own" if got.topic.endswith("/mine") else schema_of(got.topic) or got.topic
+                heard.setdefault(name, []).append(json.loads(got.body[at + length :]))
+            wanted = {"receipt", "receiptOfAnEpoch", "commands", "status", "checks", "own"}
+            return wanted <= heard.keys() and len(heard["own"]) >= 6
+
+        until(look, f"a message of each kind; heard: {sorted(heard)}", 20)
+    assert heard.keys() <= validators.keys() | {"own"}
+    assert not heard.keys() & NOT_SENT_YET, "the document says that this release does not send it yet"
+    for name, bodies in heard.items():
+        for body in bodies:
+            found = [error.message for error in (own if name == "own" else validators[name]).iter_errors(body)]
+            assert not found, (name, body, found)
+
+
+def test_the_status_over_http_keeps_to_its_schema(box: Box) -> None:
+    document = yaml.safe_load((ROOT / "docs/openapi.yaml").read_text())
+    answer = document["paths"]["/api/v1/status"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schema = {**answer, "components": document["components"]}
+    assert not [error.message for error in Draft202012Validator(schema).iter_errors(box.status())]
+    broken = box.status() | {"state": "sideways"}
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(broken)]
