@@ -37,6 +37,7 @@ FAMILIES: Final = {
     "devices": Family("agent.cli.devices:app", "Pair the venue's devices, list them, send them away."),
     "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),
     "simulate": Family("agent.cli.simulate:simulate", "Simulated tills that sell."),
+    "conform": Family("agent.cli.conform:command", "Test a device against the contract: the hard cases, at a desk."),
     "bench": Family("agent.cli.bench:command", "Measure this machine: intake, disk, drain, memory, start."),
     "cloud": Family("agent.cli.cloud:app", "The reference cloud: serve it, export what it holds."),
 }

@@ -137,7 +137,7 @@ def choose_port(usual: int, purpose: str, taken: frozenset[int] = frozenset()) -
     """The usual port on loopback if it is free, else a free one and a note: who holds the usual one, what frees it."""
     if usual not in taken and _is_free(usual):
         return Port(usual, None)
-    number = _any_free(taken)
+    number = any_free(taken)
     holder, remedy = _holder(usual)
     return Port(number, f"Port {usual} ({purpose}) is taken{holder}; {number} is used instead. {remedy}")
 
@@ -152,7 +152,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _any_free(taken: frozenset[int]) -> int:
+def any_free(taken: frozenset[int] = frozenset()) -> int:
+    """A port on loopback that nobody listens on right now."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -19,7 +19,7 @@ Protocol = Literal["3.1.1", "5"]
 
 KEEPALIVE_S: Final = 20
 """The box is thought gone when it says nothing for one and a half of these."""
-RECONNECT_FIRST_S: Final = 0.25
+RECONNECT_FIRST_S: Final = 0.6
 RECONNECT_MAX_S: Final = 4.0
 """Pause before the first and the longest pause between later attempts to connect, in seconds."""
 SESSION_EXPIRY_S: Final = 86_400

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 EDGES = frozenset({"lan", "journal", "cloud", "web", "mail"})
 STAGES = frozenset({"ingest", "drain", "uplink", "orders", "services", "alerts", "status", "upkeep"})
-OUTSIDE = frozenset({"receiver", "tills", "bench"})
+OUTSIDE = frozenset({"receiver", "tills", "bench", "conform"})
 """Programs of their own, which see the core and the wire format at most."""
 BASE = frozenset({"runtime", "core"})
 
@@ -18,6 +18,7 @@ MAY_IMPORT = {
     **{edge: BASE for edge in EDGES},
     **{stage: BASE | {"settings"} for stage in STAGES},
     **{program: frozenset({"core", "cloud.wire"}) for program in OUTSIDE},
+    "conform": frozenset({"core", "tills.children"}),
     "faces": EDGES | BASE,
     "app": EDGES | STAGES | BASE | {"settings"},
     "cli": EDGES | STAGES | BASE | OUTSIDE | {"settings", "app"},
