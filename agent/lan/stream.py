@@ -132,7 +132,13 @@ def _is_others(buffer: bytes, body: int, end: int, stop: int) -> bool:
         raise Malformed("a topic reaches beyond its packet")
     if body + 2 + length > end:
         return False
-    return is_events_topic(buffer[body + 2 : body + 2 + length])
+    topic = buffer[body + 2 : body + 2 + length]
+    if not is_events_topic(topic):
+        return False
+    if b"+" in topic or b"#" in topic:
+        raise Malformed("a topic name holds a wildcard")
+    packets.as_text(topic)
+    return True
 
 
 def _is_partial_topic(buffer: bytes, body: int, end: int, stop: int) -> bool:
