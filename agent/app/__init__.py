@@ -25,6 +25,7 @@ from agent.app.devices_side import (
     gate_doors,
     hashes_of,
     make_desk,
+    make_discovery,
     make_door,
     make_identity,
     open_register,
@@ -356,6 +357,16 @@ async def _compose(
 
     if identity is not None:
         entries.insert(0, Entry(identity, vital=False, stop_s=times.stop_edges_s))
+
+    discovery = make_discovery(
+        settings,
+        identity,
+        lambda: gate.addresses[0][1] if gate.addresses else None,
+        lambda: web.port_of("https"),
+        lambda: live.settings.venue.name,
+    )
+    if discovery is not None:
+        entries.append(Entry(discovery, vital=False, stop_s=times.stop_edges_s))
 
     def addresses() -> dict[str, Any]:
         return {

@@ -6,12 +6,14 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+from agent import __version__
 from agent.app.joints import Telling
 from agent.core.pairing import Terms
 from agent.ingest.intake import Intake
 from agent.ingest.presence import Presence
 from agent.lan.broker import Broker
 from agent.lan.desk import Desk
+from agent.lan.discovery import MQTT, PAGE, Announcement, Discovery, Service
 from agent.lan.gate import Door, Gate
 from agent.lan.identity import Identity, names_here
 from agent.lan.register import Register
@@ -39,8 +41,51 @@ def make_identity(settings: Settings, clock: Clock) -> Identity | None:
     if tls is None and settings.web.listen_tls is None:
         return None
     tls = tls or TlsSettings()
-    names = partial(names_here, tls.names)
+    names = partial(names_here, (*tls.names, f"{local_name(settings)}.local"))
     return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
+
+
+def local_name(settings: Settings) -> str:
+    """The host name, without `.local`, that the box is announced by: none that the machine itself may claim."""
+    return f"nightsafe-{settings.venue.id}"[:63].rstrip("-")
+
+
+def make_discovery(
+    settings: Settings,
+    identity: Identity | None,
+    gate_port: Callable[[], int | None],
+    page_port: Callable[[], int | None],
+    venue_name: Callable[[], str],
+) -> Discovery | None:
+    """What announces this box, where the gate speaks TLS off loopback; the ports are those of right now."""
+    if identity is None or settings.gate.tls is None or not settings.discovery.enabled:
+        return None
+    gate_hosts = tuple(one.host for one in settings.gate.listen)
+    page = settings.web.listen_tls
+    facts = (("venue", settings.venue.id), ("ca", identity.fingerprint[:20]))
+
+    def wanted() -> Announcement | None:
+        port, page_at = gate_port(), page_port()
+        addresses = addresses_reached(gate_hosts, names_here().addresses)
+        if port is None or not addresses:
+            return None
+        services: list[Service] = [(MQTT, port, facts)]
+        if page is not None and page_at is not None and addresses_reached((page.host,), addresses):
+            more = (("mqtt", str(port)), ("path", "/"), ("version", __version__))
+            services.append((PAGE, page_at, (*facts, *more)))
+        return Announcement(venue_name(), local_name(settings), addresses, tuple(services))
+
+    return Discovery(wanted)
+
+
+def addresses_reached(hosts: tuple[str, ...], here: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the machine's addresses `hosts` listens on, off loopback."""
+
+    def reached(address: str) -> bool:
+        one = ip_address(address)
+        return not one.is_loopback and (("0.0.0.0" if one.version == 4 else "::") in hosts or address in hosts)
+
+    return tuple(address for address in here if reached(address))
 
 
 def gate_doors(gate: GateSettings, identity: Identity | None) -> tuple[Door, ...]:

@@ -96,6 +96,7 @@ class PacketStream:
                 if not is_events_topic(topic):
                     go_on = self._onward.message(topic)
                 else:
+                    _check_name(topic)
                     if stop > end:
                         break
                     self._pass(buffer[passed:at])
@@ -135,6 +136,13 @@ class PacketStream:
 def is_events_topic(topic: bytes) -> bool:
     """Whether this is the events topic of some device, whatever its name."""
     return topic.endswith(_EVENTS_TAIL) and topic.startswith(_TOPIC_HEAD) and topic.count(b"/") == 3
+
+
+def _check_name(topic: bytes) -> None:
+    """An events topic that is no topic name (MQTT-3.3.2-2, 1.5.4). Raises Malformed."""
+    if b"+" in topic or b"#" in topic:
+        raise Malformed("a topic name holds a wildcard")
+    packets.as_text(topic)
 
 
 def _topic(buffer: bytes, body: int, end: int, stop: int) -> bytes | None:

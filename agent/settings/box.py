@@ -308,6 +308,12 @@ class WebSettings(Section, frozen=True):
     ] = None
 
 
+class DiscoverySettings(Section, frozen=True):
+    """Whether apps find the box by multicast DNS. Only what speaks TLS off loopback is announced."""
+
+    enabled: Annotated[bool, restart("Announce gate and page on the networks of their own addresses.")] = True
+
+
 class LogsSettings(Section, frozen=True):
     """What the agent writes to standard error."""
 

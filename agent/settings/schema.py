@@ -10,6 +10,7 @@ from agent.settings.box import (
     BrokerSettings,
     ClockSettings,
     DevicesSettings,
+    DiscoverySettings,
     GateSettings,
     IntakeSettings,
     JournalSettings,
@@ -38,6 +39,7 @@ class Settings(Section, frozen=True):
     uplink: UplinkSettings = msgspec.field(default_factory=UplinkSettings)
     clock: ClockSettings = msgspec.field(default_factory=ClockSettings)
     web: WebSettings = msgspec.field(default_factory=WebSettings)
+    discovery: DiscoverySettings = msgspec.field(default_factory=DiscoverySettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
     loyalty: LoyaltySettings = msgspec.field(default_factory=LoyaltySettings)

@@ -116,7 +116,7 @@ def test_malformed_streams_harm_nobody(
     with Device(box.port, "till-1", level=V5, keep_alive_s=0) as regular:
         regular.subscribe("pos/v1/till-1/+")
         until(lambda: box.counts()["connections"] == 1, "all is quiet")
-        files, memory = agent.num_fds(), agent.memory_info().rss
+        files, memory, threads = agent.num_fds(), agent.memory_info().rss, agent.num_threads()
         heard, sent = 0, []
         for at in range(connections // AT_ONCE):
             heard += storm(box.port, chance)
@@ -127,7 +127,12 @@ def test_malformed_streams_harm_nobody(
         assert heard > connections
         until(lambda: box.counts()["connections"] == 1, "what was opened is closed")
         until(lambda: agent.num_fds() <= files + 2, "its file descriptors are given back")
-        assert agent.memory_info().rss - memory < 60 * 2**20
+        grown = agent.memory_info().rss - memory
+        print(
+            f"descriptors {files} -> {agent.num_fds()}, threads {threads} -> {agent.num_threads()}, grown {grown} bytes"
+        )
+        assert grown < 60 * 2**20
+        assert agent.num_threads() <= threads + 1
     assert box.stored("till-1") == sent
     counts = box.counts()
     assert counts["malformed"] > connections // 10

@@ -76,6 +76,10 @@ def lan() -> Iterator[Lan]:
 
 @pytest.fixture
 def box(new_box: Callable[..., Box], lan: Lan) -> Box:
+    return serving(new_box, lan)
+
+
+def serving(new_box: Callable[..., Box], lan: Lan) -> Box:
     """A box as scripts/install sets it up: TLS on every address, the page plain and with TLS."""
     made = new_box(
         gate={"listen": ["0.0.0.0:8883"]},

@@ -40,6 +40,7 @@ HOMES = {
     "jinja2": ("web/", "receiver/"),
     "segno": ("cli/", "web/"),
     "paho": ("tills/", "lan/session.py"),
+    "zeroconf": ("lan/discovery.py",),
     "systemd": ("runtime/systemd.py",),
     "typer": ("cli/", "tills/", "bench/"),
     "watchfiles": ("settings/watch.py",),
