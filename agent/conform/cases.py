@@ -5,15 +5,24 @@ judged.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from agent.conform import frames, rules
+from agent.conform import rules
 from agent.conform.facts import Acknowledged, Commanded, Opened, Requested, Sent, Stated, Told
-from agent.conform.frames import Frame
-from agent.conform.relay import OUR_PACKET_ID, Line, Play, Relay
+from agent.conform.plays import (
+    YEARS,
+    Catching,
+    LosesReceipt,
+    MakesConflict,
+    MakesHole,
+    RefusesRequests,
+    StoresNothing,
+    TellsWrongTime,
+    Withholds,
+)
+from agent.conform.relay import Play, Relay
 from agent.conform.rules import PASSED, Verdict, failed, sent
 
 T = TypeVar("T")
@@ -21,14 +30,10 @@ T = TypeVar("T")
 MORE_S: Final = 1.0
 """For further sales to come while nothing is acknowledged, and for what should not come again to come."""
 MORE_MAX: Final = 5
-REFUSE_S: Final = 1.0
-"""Until a box that can store nothing sends the device away; a real one waits five seconds."""
-REFUSALS: Final = 3
 CATCH_UP_S: Final = 3.0
 """For a device to send what it has sold while it was sent away."""
 GRACE_S: Final = 0.2
 """What was on its way when the answer came is no repeat."""
-YEARS: Final = ("2031", "1999")
 
 
 class Unable(Exception):
@@ -83,7 +88,7 @@ class Scene:
             raise Unable(f"{self.relay.device} sends events with QoS {found.qos}: the cases are played at QoS 1.")
         return found
 
-    async def caught(self, play: "Catching") -> Sent:
+    async def caught(self, play: Catching) -> Sent:
         """The event that a play was waiting for."""
         self.relay.play = play
         while play.caught is None:
@@ -94,128 +99,6 @@ class Scene:
         """The same event, sent once more."""
         at = self.relay.facts.index(lost) + 1
         return await self.until(lambda: _first(one for one in sent(self.relay.facts[at:]) if one.id == lost.id), wait_s)
-
-
-class Catching(Play):
-    """Waits for one new event."""
-
-    def __init__(self, relay: Relay) -> None:
-        self.relay = relay
-        self.caught: Sent | None = None
-        self._known = {one.id for one in sent(relay.facts)}
-
-    def catches(self, one: Sent) -> bool:
-        """Whether this is the one."""
-        if self.caught is None and one.qos == 1 and one.id is not None and one.id not in self._known:
-            self.caught = one
-        return self.caught is not None and one.id == self.caught.id
-
-
-class LosesReceipt(Catching):
-    """Its PUBACK is lost, and the connection with it, once."""
-
-    done = False
-
-    def event(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        self.catches(sent)
-        return False
-
-    def acknowledged(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        if self.done or self.caught is None or sent.id != self.caught.id:
-            return False
-        self.done = True
-        line.cut()
-        return True
-
-
-class Withholds(Play):
-    """Nothing is acknowledged."""
-
-    def acknowledged(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        return True
-
-
-class MakesHole(Catching):
-    """One event is acknowledged and never reaches the box."""
-
-    done = False
-
-    def event(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        if self.done or not self.catches(sent):
-            return False
-        self.done = True
-        self.relay.acknowledge(line, sent, frames.puback(sent.packet_id))
-        return True
-
-
-class MakesConflict(Catching):
-    """The box knows the event's id already, with another content."""
-
-    done = False
-
-    def event(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        if self.done or not self.catches(sent):
-            return False
-        self.done = True
-        other = {key: value for key, value in json.loads(sent.body).items() if key not in ("data", "data_base64")}
-        body = json.dumps({**other, "type": "vendor.conform"}).encode()
-        line.to_box(frames.publish(sent.topic, body, line.level, qos=1, packet_id=OUR_PACKET_ID))
-        return False
-
-
-class StoresNothing(Catching):
-    """Events are not acknowledged, and the device is sent away, some times."""
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(relay)
-        self.refused: set[int] = set()
-
-    @property
-    def over(self) -> bool:
-        """Whether it was sent away often enough."""
-        return len(self.refused) >= REFUSALS
-
-    def event(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        if self.caught is None and not self.catches(sent):
-            return False
-        if self.over and line.number not in self.refused:
-            return False
-        if line.number not in self.refused:
-            self.refused.add(line.number)
-            asyncio.get_running_loop().call_later(REFUSE_S, self._send_away, line)
-        return True
-
-    def _send_away(self, line: Line) -> None:
-        if line.level == frames.V5:
-            line.to_device(frames.packet(frames.DISCONNECT << 4, b"\x97\x00"))
-        line.end()
-
-
-class TellsWrongTime(Play):
-    """The venue's status has a time years away."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def status(self, line: Line, body: bytes) -> bytes:
-        status = json.loads(body)
-        status["time"] = YEARS[self.count % len(YEARS)] + str(status["time"])[4:]
-        self.count += 1
-        return json.dumps(status).encode()
-
-
-class RefusesRequests(Play):
-    """What needs the cloud is refused at once."""
-
-    def __init__(self, device: str) -> None:
-        self._topic = f"pos/v1/{device}/replies"
-
-    def request(self, line: Line, id: str, packet_id: int) -> bool:
-        if packet_id:
-            line.to_device(frames.puback(packet_id))
-        reply = {"id": id, "status": "requires_realtime", "result": None, "reason": "uplink_down", "detail": None}
-        line.to_device(frames.publish(self._topic, json.dumps(reply).encode(), line.level))
-        return True
 
 
 # The cases ------------------------------------------------------------------------------------------------------------
