@@ -325,8 +325,8 @@ class WebSettings(Section, frozen=True):
             le=1_000,
         ),
     ] = 100
-    session_idle_s: Annotated[float, restart("A login that nobody uses for so long ends.", ge=60, le=86_400)] = 900.0
-    session_s: Annotated[float, restart("How long a login lasts at most.", ge=300, le=86_400)] = 28_800.0
+    session_idle_s: Annotated[float, restart("A login that nobody uses for so long ends.", ge=1, le=86_400)] = 900.0
+    session_s: Annotated[float, restart("How long a login lasts at most.", ge=1, le=86_400)] = 28_800.0
     sessions_max: Annotated[
         int, restart("Logins at once; of more, the one that was unused for the longest ends.", ge=1, le=100)
     ] = 16
