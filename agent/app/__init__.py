@@ -28,6 +28,7 @@ from agent.app.devices_side import (
     make_discovery,
     make_door,
     make_identity,
+    make_pages,
     open_register,
     page_places,
 )
@@ -72,10 +73,10 @@ from agent.upkeep.retention import Retention
 from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.uplink.monitor import Monitor
+from agent.web.acts import Acts
 from agent.web.door import PATH as door_path
 from agent.web.pair import PATH as pair_path
 from agent.web.pair import post as pair
-from agent.web.routes import Acts
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -328,6 +329,7 @@ async def _compose(
         condition=telling.stage,
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
+        people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))

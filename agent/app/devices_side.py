@@ -9,6 +9,7 @@ from typing import NamedTuple
 from agent import __version__
 from agent.app.joints import Telling
 from agent.core.pairing import Terms
+from agent.core.sessions import Terms as SessionTerms
 from agent.ingest.intake import Intake
 from agent.ingest.presence import Presence
 from agent.lan.broker import Broker
@@ -20,8 +21,12 @@ from agent.lan.register import Register
 from agent.runtime.clock import Clock
 from agent.settings.box import GateSettings, TlsSettings, WebSettings
 from agent.settings.schema import Settings
+from agent.status.snapshot import StatusSource
+from agent.web.devices_pages import DevicesPages
 from agent.web.door import Door as HttpDoor
 from agent.web.door import Limits
+from agent.web.login import Limits as LoginLimits
+from agent.web.login import Login
 from agent.web.server import Place
 
 
@@ -174,3 +179,28 @@ def make_door(
 
     limits = Limits(settings.web.door_events_max, settings.web.door_bytes_max)
     return HttpDoor(intake, knows, limits, gate.lockout, gate.count, locked_out)
+
+
+def make_pages(
+    settings: WebSettings,
+    source: StatusSource,
+    desk: Desk,
+    clock: Clock,
+    telling: Telling,
+    https_port: Callable[[], int | None],
+) -> DevicesPages:
+    """The pages that act, behind the venue PIN."""
+
+    def locked_out(address: str) -> None:
+        telling.happened(
+            "pin_locked_out",
+            "warning",
+            "Somebody tries PINs",
+            f"Too many wrong PINs were given on the page, the latest from {address}. Nobody was let in by them.",
+            "If that was nobody of yours, find out who is on the network, and choose a new and longer PIN.",
+        )
+
+    sessions = SessionTerms(settings.session_idle_s, settings.session_s, settings.sessions_max)
+    limits = LoginLimits(settings.pin_tries_max, settings.pin_lockout_s, settings.pin_tries_day_max, sessions)
+    login = Login(settings.pin_file, limits, clock.boottime_s, locked_out)
+    return DevicesPages(source, desk, login, https_port)

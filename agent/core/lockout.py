@@ -44,11 +44,17 @@ class Lockout:
 
     def locked(self, address: str, name: str, now_s: float) -> bool:
         """Whether this one is not to be asked about now."""
-        own = self._tries.get((address, name))
-        if own is not None and now_s < own.until_s:
-            return True
-        whole = self._tries.get((address, ""))
-        return whole is not None and now_s < whole.until_s and not (own is not None and own.good)
+        return self.left_s(address, name, now_s) > 0
+
+    def left_s(self, address: str, name: str, now_s: float) -> float:
+        """For how long this one is not to be asked about; 0 where it may be."""
+        own, whole = self._tries.get((address, name)), self._tries.get((address, ""))
+        until_s = now_s
+        if own is not None:
+            until_s = max(until_s, own.until_s)
+        if whole is not None and not (own is not None and own.good):
+            until_s = max(until_s, whole.until_s)
+        return until_s - now_s
 
     def refused(self, address: str, name: str, now_s: float) -> bool:
         """A login was refused; returns whether it is the one that begins a lock-out."""

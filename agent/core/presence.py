@@ -223,6 +223,15 @@ class Told(Protocol):
     def unsent(self) -> int | None: ...
 
 
+def state_word(state: str, connected: bool) -> str:
+    """How a device is, in a word or two."""
+    if state == "unresponsive":
+        return "Does not answer"
+    if not connected:
+        return _STATES["offline"]
+    return _STATES.get(state, _STATES["unknown"])  # type: ignore[call-overload,no-any-return]
+
+
 def state_words(told: Told) -> str:
     """How a device is, for people; what to do about it, where there is something to do."""
     if told.state == "unresponsive":

@@ -120,7 +120,7 @@ class Desk:
 
     async def begin(self, device: str, label: str, replace: bool) -> dict[str, Any]:
         """Open a pairing; returns what people and the QR code need. Raises Rejected, Held without TLS."""
-        address = self._where()
+        self._where()
         if not device_allowed(device):
             text = f'"{device}" is no device id.'
             raise Rejected("device_id", text, "Use lower-case letters, digits and dashes, at most 63.")
@@ -135,10 +135,23 @@ class Desk:
         self._check_words(device, label)
         pairing = self._pairings.begin(device, label[:LABEL_CHARS_MAX], replace, code, token, now_s)
         log.info("pairing_begun", device=device, replaces=replace)
+        return self._shown(pairing)
+
+    def shown(self, device: str) -> dict[str, Any]:
+        """How far a pairing is; while it is open also what people and the QR code need. Raises as `state` and `begin`
+        do."""
+        now_s = self._clock.boottime_s()
+        return self._shown(self._pairings.find(device, now_s))
+
+    def _shown(self, pairing: Pairing) -> dict[str, Any]:
+        facts = {**to_facts(pairing, self._clock.boottime_s()), "tries_left": self._pairings.tries_left}
+        if pairing.state not in OPEN:
+            return facts
+        address = self._where()
         return {
-            **to_facts(pairing, now_s),
-            "code": code,
-            "uri": uri(address.host, address.pairing_port, address.fingerprint, token, device),
+            **facts,
+            "code": pairing.code,
+            "uri": uri(address.host, address.pairing_port, address.fingerprint, pairing.token, pairing.device),
             "host": address.host,
             "pairing_port": address.pairing_port,
             "port": address.port,

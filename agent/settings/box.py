@@ -304,8 +304,32 @@ class WebSettings(Section, frozen=True):
     )
     door_bytes_max: Annotated[int, restart("Bytes of such a request.", ge=65_536, le=67_108_864)] = 4_194_304
     pin_file: Annotated[
-        Path | None, restart("File with the venue PIN that opens payloads and actions, relative to this file's folder.")
+        Path | None,
+        restart(
+            "File with the venue PIN, 6 to 12 digits, mode 0600: who knows it may act on the page. Left out, nobody "
+            "may. A new PIN holds as soon as the file is saved, and ends every session."
+        ),
     ] = None
+    pin_tries_max: Annotated[
+        int, restart("Wrong PINs from one address that lock it out; four times as many, any new one.", ge=3, le=20)
+    ] = 5
+    pin_lockout_s: Annotated[
+        float, restart("How long that lasts, and within what time wrong PINs are counted.", ge=60, le=86_400)
+    ] = 600.0
+    pin_tries_day_max: Annotated[
+        int,
+        restart(
+            "Wrong PINs in a day after which nobody may try from where nobody has logged in; from one address a "
+            "quarter of it.",
+            ge=20,
+            le=1_000,
+        ),
+    ] = 100
+    session_idle_s: Annotated[float, restart("A login that nobody uses for so long ends.", ge=1, le=86_400)] = 900.0
+    session_s: Annotated[float, restart("How long a login lasts at most.", ge=1, le=86_400)] = 28_800.0
+    sessions_max: Annotated[
+        int, restart("Logins at once; of more, the one that was unused for the longest ends.", ge=1, le=100)
+    ] = 16
 
 
 class DiscoverySettings(Section, frozen=True):

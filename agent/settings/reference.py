@@ -75,6 +75,7 @@ UNITS: Final[Mapping[str, str]] = {
     "epochs": "epochs",
     "pairings": "pairings",
     "tries": "tries",
+    "sessions": "logins",
     "known": "devices",
     "port": "port number",
 }
@@ -150,7 +151,7 @@ def page() -> str:
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
         "Read and checked, but without effect in this build, because what they steer is not here yet:",
-        "`venue.contact_email`, `venue.trading`, `journal.keep_days`, `uplink.history_days`, `web.pin_file`, all of",
+        "`venue.contact_email`, `venue.trading`, `journal.keep_days`, `uplink.history_days`, all of",
         "`[devices]` but `open`, and all of `[orders]`, `[policy]`, `[loyalty]` and `[alerts]`.",
         "",
         "Written by `python -m agent.settings.reference`.",

@@ -1,9 +1,10 @@
 """request → [guard] → pages. What every request must pass and every answer carries.
 
 Names in Host are checked, so that a foreign page cannot reach this box under a name of its own (DNS rebinding); nothing
-is shared across origins. Never looks at what is asked for.
+is shared across origins, and nothing is taken that another page has a browser send. Never looks at what is asked for.
 """
 
+from enum import Enum
 from ipaddress import ip_address
 from typing import Final
 
@@ -15,6 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 log = structlog.get_logger()
 
 PROBLEM_TYPE: Final = "application/problem+json"
+POLICY: Final = "Content-Security-Policy"
 METHODS: Final = ("GET", "HEAD")
 
 
@@ -37,11 +39,9 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
     """The middleware for one listener; `style_hash` is the page's only style as CSP writes it."""
     headers = {
         "Server": "nightsafe",
-        "Content-Security-Policy": (
-            f"default-src 'none'; style-src {style_hash}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        ),
         "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
@@ -56,9 +56,20 @@ def guard(terms: Terms, style_hash: str) -> Middleware:
             log.exception("request_failed", path=request.path)
             answer = problem(request, 500, "Internal Server Error")
         answer.headers.update(headers)
+        answer.headers.setdefault(POLICY, policy(style_hash))
         return answer
 
     return guarded
+
+
+def policy(style_hash: str, *, script_hash: str = "", forms: bool = False) -> str:
+    """What a page may do, as the header says it: its own style, its own script where it has one, forms to this box."""
+    script = f" script-src {script_hash};" if script_hash else ""
+    target = "'self'" if forms else "'none'"
+    return (
+        f"default-src 'none'; style-src {style_hash};{script} base-uri 'none'; form-action {target}; "
+        "frame-ancestors 'none'"
+    )
 
 
 def refusal(request: web.Request, terms: Terms) -> web.Response | None:
@@ -68,9 +79,33 @@ def refusal(request: web.Request, terms: Terms) -> web.Response | None:
         return problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
     if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):
         return problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
-    if request.path.startswith("/api/") and not terms.plain_api and not request.secure and not _from_here(request):
+    if posted and terms.names is not None and sent_by_a_page(request) is Sender.ANOTHER:
+        return problem(request, 403, "Forbidden", "Another page has sent this.", kind="foreign-page")
+    if request.path.startswith("/api/") and not terms.plain_api and not private(request):
         return problem(request, 403, "Forbidden", "From other machines this needs TLS.", kind="tls-required")
     return None
+
+
+class Sender(Enum):
+    """What sent a request, as a browser says it by itself, and as no page can make it say."""
+
+    OWN = "a page of this box"
+    ANOTHER = "another page"
+    NO_PAGE = "no page"
+
+
+def sent_by_a_page(request: web.Request) -> Sender:
+    """Which page, judged by Sec-Fetch-Site and Origin: both must be this box's, where they are given."""
+    sites, origins = request.headers.getall("Sec-Fetch-Site", []), request.headers.getall("Origin", [])
+    own = f"{request.scheme}://{request.headers.get('Host', '')}".lower()
+    if any(site != "same-origin" for site in sites) or any(origin.lower() != own for origin in origins):
+        return Sender.ANOTHER
+    return Sender.OWN if sites or origins else Sender.NO_PAGE
+
+
+def private(request: web.Request) -> bool:
+    """Whether nobody between can read along: over TLS, or from this machine."""
+    return request.secure or _from_here(request)
 
 
 def host_allowed(hosts: list[str], names: frozenset[str]) -> bool:

@@ -1,7 +1,7 @@
 """status → [web server] → people, scrapers, command line. The listeners: addresses, and a Unix socket for the CLI.
 
-The same pages on all, plain or by the venue's TLS. Each bounds its connections, their waiting and their life, so that
-nobody can take the box down from here. Only the Unix socket takes a body, and acts.
+The same status on all, plain or by the venue's TLS. Each bounds its connections, their waiting and their life, so that
+nobody can take the box down from here. The Unix socket acts for whoever may open it, the pages for who knows the PIN.
 """
 
 import asyncio
@@ -21,8 +21,10 @@ from aiohttp import web
 from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
+from agent.web.acts import Acts, Post
+from agent.web.devices_pages import DevicesPages
 from agent.web.guard import Terms
-from agent.web.routes import Acts, Post, Source, make_app
+from agent.web.routes import Source, make_app
 
 log = structlog.get_logger()
 
@@ -75,6 +77,7 @@ class Web:
         condition: Callable[[str, str | None], None] = lambda name, words: None,
         acts: Acts | None = None,
         posts: Mapping[str, Post] | None = None,
+        people: DevicesPages | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: list[tuple[str, str, int]] = []
@@ -86,6 +89,7 @@ class Web:
         self._condition = condition
         self._acts = acts
         self._posts = posts or {}
+        self._people = people
         self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -124,8 +128,9 @@ class Web:
             self._refused.add(place)
             self._condition(self.name, str(held))
             return False
-        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=bool(self._posts))
-        app = make_app(self._source, terms, posts=self._posts)
+        posts = bool(self._posts) or self._people is not None
+        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=posts)
+        app = make_app(self._source, terms, posts=self._posts, people=self._people)
         if context is None:
             servers.append(await serve(stack, app, sockets))
         else:

@@ -167,7 +167,9 @@ async def test_the_page_loads_nothing_and_its_policy_names_its_only_style(
 ) -> None:
     async with session.get(url) as answer:
         page, policy = await answer.text(), answer.headers["Content-Security-Policy"]
-    assert not re.search(r"<(?:script|link|img|iframe)|\s(?:src|href|action|style|on\w+)\s*=|url\(", page)
+    linked = re.sub(r'<a href="/[a-z-]*">', "", page)  # a link of this box loads nothing by itself
+    assert not re.search(r"<(?:script|link|img|iframe)|\s(?:src|href|action|style|on\w+)\s*=|url\(", linked)
+    assert "form-action 'none'" in policy
     style = re.search("<style>(.*?)</style>", page, re.DOTALL)
     assert style is not None
     assert f"'sha256-{b64encode(sha256(style[1].encode()).digest()).decode()}'" in policy

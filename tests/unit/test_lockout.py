@@ -56,3 +56,12 @@ def test_memory_is_bounded_whoever_comes() -> None:
     for n in range(3 * ENTRIES_MAX):
         lockout.refused(f"fd00::{n:x}", "till-1", 0)
     assert len(lockout._tries) == ENTRIES_MAX
+
+
+def test_how_long_a_lock_out_lasts_is_told() -> None:
+    lockout = Lockout(TERMS)
+    assert lockout.left_s("10.0.0.7", "till-1", 5) == 0
+    refused(lockout, 3, "till-1", now_s=10)
+    assert lockout.left_s("10.0.0.7", "till-1", 15) == 25
+    assert lockout.left_s("10.0.0.7", "till-2", 15) == 0
+    assert lockout.left_s("10.0.0.7", "till-1", 40) == 0

@@ -1,0 +1,281 @@
+"""The devices on the page, over the running agent: paired by a person there and a stock till, and sent away."""
+
+import json
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from tests.integration.machine import WAIT_MAX_S, Box, until
+from tests.integration.person import PIN, Person, write_pin
+from tests.integration.test_pairing import Till, begin, nightsafe, pair, token_of
+
+pytestmark = pytest.mark.needs("mosquitto")
+
+
+@pytest.fixture
+def box(new_box: Callable[..., Box]) -> Iterator[Box]:
+    page = {"listen_tls": "127.0.0.1:0", "pin_file": "pin"}
+    box = new_box(devices={"open": False}, web=page, **{"gate.tls": {}})
+    write_pin(box)
+    yield box.start()
+    assert PIN not in box.text
+    assert "Traceback" not in box.text
+
+
+@pytest.fixture
+def person(box: Box) -> Person:
+    person = Person(box)
+    assert person.log_in().status == 303
+    return person
+
+
+def code_on(page: str) -> str:
+    shown = re.search(r'id="code"><span>(\d{4})</span><span>(\d{4})</span>', page)
+    assert shown, page
+    return shown[1] + shown[2]
+
+
+def compared_on(page: str) -> str:
+    shown = re.search(r'id="compare">(.*?)</p>', page)
+    assert shown, page
+    return re.sub("<.*?>", " ", shown[1]).replace(" ", "")
+
+
+def asking(box: Box, code: str, name: str = "") -> SimpleQueue[tuple[int, Any]]:
+    """A device that has typed the digits and waits for the answer."""
+    answers: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+    threading.Thread(target=lambda: answers.put(pair(box, code, name)), daemon=True).start()
+    return answers
+
+
+def listed(box: Box) -> Any:
+    return json.loads(nightsafe(box, "devices", "list", "--json").stdout)
+
+
+def test_a_till_is_paired_by_the_digits_on_the_page_once_a_person_has_compared(box: Box, person: Person) -> None:
+    began = person.press("/add-device", "/add-device", device="till-1", label="Bar left")
+    assert (began.status, began.where) == (303, "/devices/till-1/pairing")
+    page = person.look(began.where)
+    assert '<meta http-equiv="refresh"' in page.text
+    assert 595 <= float(re.findall(r'data-left-s="([\d.]+)">(?:9:5\d|10:00)<', page.text)[0]) <= 600
+    assert "wrong codes left: 5" in page.text
+    answers = asking(box, code_on(page.text), "till-1")
+    until(lambda: 'id="compare"' in person.look(began.where).text, "it has asked")
+    page = person.look(began.where)
+    assert answers.empty(), "nothing is told before"
+    assert listed(box) == []
+    compared = compared_on(page.text)
+    assert person.press(began.where, "/devices/till-1/pairing/decide", nth=0).where == began.where
+    status, told = answers.get(timeout=WAIT_MAX_S)
+    assert status == 201
+    assert compared == sha256(ssl.PEM_cert_to_DER_cert(told["ca_pem"])).hexdigest()[:20].upper()
+    done = person.look(began.where).text
+    assert "till-1 is paired." in done
+    assert "refresh" not in done
+    till = Till(box, told)
+    assert till.answer == 0
+    till.sell(1)
+    assert len(box.stored("till-1")) == 1
+    page_text = person.look("/devices").text
+    assert "Bar left" in page_text
+    assert "Connected" in page_text
+    till.close()
+    for page_now in (done, page_text, person.look("/devices/till-1").text):
+        assert told["password"] not in page_now
+    assert told["password"] not in box.text
+    assert page.form("/devices/till-1/pairing/decide")["code"] not in box.text
+
+
+def test_a_person_who_sees_other_digits_lets_nobody_in(box: Box, person: Person) -> None:
+    where = person.press("/add-device", "/add-device", device="till-1").where
+    answers = asking(box, code_on(person.look(where).text))
+    until(lambda: "They differ" in person.look(where).text, "it has asked")
+    refused = person.look(where).form("/devices/till-1/pairing/decide", 1)
+    assert refused["same"] == "no"
+    assert person.send("/devices/till-1/pairing/decide", refused).status == 303
+    assert answers.get(timeout=WAIT_MAX_S)[0] == 403
+    assert "the device was not let in" in person.look(where).text
+    assert listed(box) == []
+
+
+def test_what_a_person_compared_must_be_what_is_asked_now(box: Box, person: Person) -> None:
+    where = person.press("/add-device", "/add-device", device="till-1").where
+    asking(box, code_on(person.look(where).text))
+    until(lambda: "They are the same" in person.look(where).text, "it has asked")
+    old = person.look(where).form("/devices/till-1/pairing/decide")
+    assert person.press("/add-device", "/add-device", device="till-1").status == 303, "begun anew by somebody"
+    second = asking(box, code_on(person.look(where).text))
+    until(lambda: "They are the same" in person.look(where).text, "another one has asked")
+    assert person.send("/devices/till-1/pairing/decide", old).status == 409
+    fresh = person.look(where).form("/devices/till-1/pairing/decide")
+    for change in ({"peer": "10.0.0.9"}, {"code": ""}, {"same": ""}, {"same": "maybe"}):
+        assert person.send("/devices/till-1/pairing/decide", fresh | change).status == 409
+    assert second.empty()
+    assert person.send("/devices/till-1/pairing/decide", fresh).status == 303
+    assert second.get(timeout=WAIT_MAX_S)[0] == 201
+
+
+def test_the_qr_code_on_the_page_holds_what_the_terminal_gives_and_a_till_that_reads_it_is_in(
+    box: Box, person: Person
+) -> None:
+    facts = begin(box, "till-1")
+    page = person.look("/devices/till-1/pairing").text
+    drawn = re.search(r"<svg.*?</svg>", page, re.DOTALL)
+    assert drawn
+    assert drawn[0].count("<path") == 2
+    assert "style=" not in drawn[0]
+    assert decoded(drawn[0]) == facts["uri"]
+    assert code_on(page) == facts["code"]
+    status, _ = pair(box, token_of(facts), "till-1")
+    assert status == 201
+    spent = person.look("/devices/till-1/pairing").text
+    assert "till-1 is paired." in spent
+    assert "<svg" not in spent
+
+
+def decoded(svg: str) -> str:
+    """What a QR reader makes of the picture, drawn from its path as a browser does."""
+    zxingcpp = pytest.importorskip("zxingcpp", reason="zxing-cpp reads the QR code; scripts/setup --dev installs it")
+    modules = int(re.findall(r'viewBox="0 0 (\d+)', svg)[0])
+    steps = re.findall(r'stroke="#000" d="([^"]*)"', svg)[0]
+    scale = 8
+    ink = [bytearray(b"\xff" * modules * scale) for _ in range(modules * scale)]
+    x = y = 0.0
+    for kind, first, second in re.findall(r"([Mmh])(-?[\d.]+)(?: ?(-?[\d.]+))?", steps):
+        a, b = float(first), float(second or 0)
+        if kind == "M":
+            x, y = a, b
+        elif kind == "m":
+            x, y = x + a, y + b
+        else:
+            for row in range(int(y) * scale, int(y) * scale + scale):
+                ink[row][int(x) * scale : int(x + a) * scale] = bytes(int(a) * scale)
+            x += a
+    rows = memoryview(b"".join(ink)).cast("B", (modules * scale, modules * scale))
+    (found,) = zxingcpp.read_barcodes(rows)
+    return str(found.text)
+
+
+def test_a_device_is_renamed_held_released_and_removed_and_each_act_is_in_the_log(box: Box, person: Person) -> None:
+    told = pair(box, token_of(begin(box, "till-1")), "till-1")[1]
+    one = "/devices/till-1"
+    assert person.press(one, f"{one}/rename", label="Bar <right>").where == one
+    assert "Bar &lt;right&gt;" in person.look("/devices").text
+    assert person.press(one, f"{one}/hold").where == one
+    assert "Payments held, not confirmed by it yet" in person.look("/devices").text
+    assert [(found["label"], found["payments_held"]) for found in listed(box)] == [("Bar <right>", True)]
+    assert person.press(one, f"{one}/release").where == one
+    assert not listed(box)[0]["payments_held"]
+    assert person.press(one, f"{one}/identify").where == one
+    assert "identify" in listed(box)[0]["commands"]
+
+    till = Till(box, told)
+    assert till.answer == 0
+    form = person.look(f"{one}/remove").form(f"{one}/remove")
+    assert "sure" not in form
+    assert person.send(f"{one}/remove", form).status == 409, "not without a second thought"
+    assert len(listed(box)) == 1
+    assert person.send(f"{one}/remove", form | {"sure": "yes"}).where == "/devices"
+    assert till.gone.wait(5)
+    assert listed(box) == []
+    assert person.look(one).status == 404
+    assert person.send(f"{one}/hold", form).status == 409
+    done = re.findall(r"event=page_act act=(\w+) who=page address=127\.0\.0\.1 outcome=(\w+)", box.text)
+    assert done == [
+        ("rename", "done"),
+        ("hold_payments", "done"),
+        ("release_payments", "done"),
+        ("identify", "done"),
+        ("remove", "not_sure"),
+        ("remove", "done"),
+        ("hold_payments", "device_unknown"),
+    ]
+
+
+def test_a_replacement_takes_over_and_a_name_that_is_taken_is_explained(box: Box, person: Person) -> None:
+    old = Till(box, pair(box, token_of(begin(box, "till-1")), "till-1")[1])
+    refused = person.press("/add-device", "/add-device", device="till-1", label="<b>")
+    assert refused.status == 409
+    assert "Tick the box below" in refused.text
+    assert 'value="&lt;b&gt;"' in refused.text, "what was typed is still there"
+    where = person.press("/devices/till-1", "/add-device").where
+    assert where == "/devices/till-1/pairing"
+    answers = asking(box, code_on(person.look(where).text), "till-1")
+    until(lambda: "They are the same" in person.look(where).text, "it has asked")
+    assert not old.gone.is_set(), "the old one works until then"
+    person.press(where, "/devices/till-1/pairing/decide")
+    status, told = answers.get(timeout=WAIT_MAX_S)
+    assert status == 201
+    assert old.gone.wait(5)
+    assert Till(box, told).answer == 0
+
+
+@pytest.mark.parametrize("name", ["Till_1", "agent", "", "a/b", "x" * 64, "4111111111111111", "<script>"])
+def test_a_name_that_is_none_is_explained_and_never_written_down(shared_person: Person, shared: Box, name: str) -> None:
+    before = shared.text.count("act=add")
+    refused = shared_person.press("/add-device", "/add-device", device=name)
+    assert refused.status == 409
+    assert 'class="error"' in refused.text
+    assert "<script>" not in refused.text
+    assert shared.text.count("act=add") == before + 1, "the attempt is in the log"
+    assert name == "" or name == "agent" or name not in shared.text
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Box]:
+    box = Box(
+        settings={"devices": {"open": False}, "web": {"listen_tls": "127.0.0.1:0", "pin_file": "pin"}, "gate.tls": {}}
+    )
+    write_pin(box)
+    try:
+        yield box.start()
+    finally:
+        box.close()
+
+
+@pytest.fixture(scope="module")
+def shared_person(shared: Box) -> Person:
+    person = Person(shared)
+    assert person.log_in().status == 303
+    return person
+
+
+def test_a_pairing_whose_codes_were_guessed_at_is_over_and_its_page_says_so(box: Box, person: Person) -> None:
+    where = person.press("/add-device", "/add-device", device="till-1").where
+    code = code_on(person.look(where).text)
+    wrong = "00000000" if code != "00000000" else "11111111"
+    assert pair(box, wrong)[0] == 403
+    assert "wrong codes left: 4" in person.look(where).text
+    for _ in range(4):
+        pair(box, wrong)
+    ended = person.look(where).text
+    assert "too many wrong codes" in ended
+    assert code not in re.sub("<input[^>]*>", "", ended)
+
+
+def test_without_tls_on_the_gate_the_page_says_what_is_missing(new_box: Callable[..., Box]) -> None:
+    box = new_box(devices={"open": False}, web={"pin_file": "pin"})
+    write_pin(box)
+    person = Person(box.start(), "http")
+    assert person.log_in().status == 303
+    refused = person.press("/add-device", "/add-device", device="till-1")
+    assert refused.status == 409
+    assert "[gate.tls]" in refused.text
+
+
+def test_people_who_are_not_logged_in_see_the_list_and_no_code(box: Box, person: Person) -> None:
+    pair(box, token_of(begin(box, "till-1", "--label", "Bar left")), "till-1")
+    begin(box, "till-2")
+    stranger = Person(box)
+    page = stranger.look("/devices").text
+    assert "Bar left" in page
+    assert "<form" not in page
+    for path in ("/devices/till-1", "/devices/till-1/remove", "/devices/till-2/pairing", "/add-device"):
+        seen = stranger.look(path)
+        assert (seen.status, seen.where, seen.text) == (303, "/login", "")
