@@ -9,6 +9,9 @@ from typing import NamedTuple
 from agent import __version__
 from agent.app.joints import Telling
 from agent.core.pairing import Terms
+from agent.core.pin_tries import PinTries
+from agent.core.pin_tries import Terms as PinTerms
+from agent.core.sessions import Sessions
 from agent.core.sessions import Terms as SessionTerms
 from agent.ingest.intake import Intake
 from agent.ingest.presence import Presence
@@ -25,7 +28,6 @@ from agent.status.snapshot import StatusSource
 from agent.web.devices_pages import DevicesPages
 from agent.web.door import Door as HttpDoor
 from agent.web.door import Limits
-from agent.web.login import Limits as LoginLimits
 from agent.web.login import Login
 from agent.web.server import Place
 
@@ -200,7 +202,7 @@ def make_pages(
             "If that was nobody of yours, find out who is on the network, and choose a new and longer PIN.",
         )
 
-    sessions = SessionTerms(settings.session_idle_s, settings.session_s, settings.sessions_max)
-    limits = LoginLimits(settings.pin_tries_max, settings.pin_lockout_s, settings.pin_tries_day_max, sessions)
-    login = Login(settings.pin_file, limits, clock.boottime_s, locked_out)
+    tries = PinTries(PinTerms(settings.pin_tries_max, settings.pin_lockout_s, settings.pin_tries_day_max))
+    sessions = Sessions(SessionTerms(settings.session_idle_s, settings.session_s, settings.sessions_max))
+    login = Login(settings.pin_file, tries, sessions, clock.boottime_s, locked_out)
     return DevicesPages(source, desk, login, https_port)

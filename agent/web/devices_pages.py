@@ -298,7 +298,9 @@ def _said(error: NightsafeError) -> str:
 
 def _shown(one: dict[str, Any], now_ms: int) -> dict[str, Any]:
     """A device of the desk's list, in words."""
-    seen = one["last_seen_at"]
+    seen_words = "connected now" if one["connected"] else "never seen"
+    if one["last_seen_at"]:
+        seen_words = f"seen {ago((now_ms - to_ms(one['last_seen_at'])) / 1000)}"
     payments = "held" if one["payments_held"] else ""
     if "hold_payments" in one["commands"]:
         payments = "held, not confirmed by it yet"
@@ -307,7 +309,7 @@ def _shown(one: dict[str, Any], now_ms: int) -> dict[str, Any]:
     return {
         **one,
         "state_word": state_word(one["state"], one["connected"]),
-        "seen": ago((now_ms - to_ms(seen)) / 1000) if seen else "never",
+        "seen": seen_words,
         "app_words": " ".join(part for part in (one["app"], one["version"]) if part),
         "payments": payments,
     }

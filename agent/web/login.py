@@ -1,7 +1,6 @@
 """people → [web: login] → pages that act. The venue PIN against a session: a cookie, and a token for each form.
 
-A PIN is short, so what counts is how often it may be tried: few times from one address, and few times a day in all. An
-address from which somebody has logged in is not shut out by what others try. Never keeps or logs a PIN or a token.
+Judges neither how often a PIN may be tried nor what a session may do. Never keeps or logs a PIN or a token.
 """
 
 import asyncio
@@ -14,15 +13,14 @@ import stat
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiohttp import web
 
-from agent.core import lockout
 from agent.core.errors import Held, Rejected
-from agent.core.lockout import Lockout
-from agent.core.sessions import Session, Sessions, Terms
+from agent.core.pin_tries import PinTries
+from agent.core.sessions import Session, Sessions
 from agent.web.body import address_of
 
 log = structlog.get_logger()
@@ -33,39 +31,29 @@ TOKEN_BYTES: Final = 32
 PIN: Final = re.compile(rb"[0-9]{6,12}")
 PIN_FILE_BYTES_MAX: Final = 64
 PAGE: Final = "page"
-"""Under what name tries are counted together, address by address."""
-DAY_S: Final = 86_400.0
+"""Who has acted, in the log."""
 HOW: Final = (
     "On the box, as root: install -m 0600 -o nightsafe /dev/stdin /etc/nightsafe/pin, type 6 to 12 digits, Enter and "
     'Ctrl-D. Then write pin_file = "pin" below [web] in nightsafe.toml, and restart nightsafe.'
 )
 
 
-class Limits(NamedTuple):
-    """So many wrong PINs from one address lock it out for `lockout_s`, so many a day in all lock out whoever has not
-    logged in from where they are; and how long sessions last."""
-
-    tries_max: int
-    lockout_s: float
-    tries_day_max: int
-    sessions: Terms
-
-
 class Login:
     """Who may act on the page. `now_s` is boottime; `locked_out` hears from where somebody keeps trying."""
 
     def __init__(
-        self, pin_file: Path | None, limits: Limits, now_s: Callable[[], float], locked_out: Callable[[str], None]
+        self,
+        pin_file: Path | None,
+        tries: PinTries,
+        sessions: Sessions,
+        now_s: Callable[[], float],
+        locked_out: Callable[[str], None],
     ) -> None:
         self._pin_file = pin_file
         self._now_s = now_s
         self._locked_out = locked_out
-        day_tries = max(1, limits.tries_day_max // lockout.ADDRESS_FACTOR)
-        self._lockouts = (
-            Lockout(lockout.Terms(limits.tries_max, limits.lockout_s, limits.lockout_s)),
-            Lockout(lockout.Terms(day_tries, DAY_S, DAY_S)),
-        )
-        self._sessions = Sessions(limits.sessions)
+        self._tries = tries
+        self._sessions = sessions
         self._key = secrets.token_bytes(TOKEN_BYTES)
         self._known = b""
         """The PIN that the open sessions were opened by, as a digest that nobody else can make."""
@@ -82,19 +70,18 @@ class Login:
         """A session and its token for a PIN. Raises Held without a PIN, Rejected with "pin_wrong" or "pin_wait"."""
         pin = await self._pin()
         address, now_s = address_of(request), self._now_s()
-        left_s = max(one.left_s(PAGE, address, now_s) for one in self._lockouts)
+        left_s = self._tries.left_s(address, now_s)
         if left_s > 0:
             log.debug("page_login", who=PAGE, address=address, outcome="locked_out")
             raise _wait(left_s)
         if not hmac.compare_digest(given.encode("utf-8", "replace"), pin):
-            if any([one.refused(PAGE, address, now_s) for one in self._lockouts]):  # a list: both of them count
+            if self._tries.refused(address, now_s):
                 log.warning("page_login", who=PAGE, address=address, outcome="wrong_pin", locked_out=True)
                 self._locked_out(address)
             else:
                 log.warning("page_login", who=PAGE, address=address, outcome="wrong_pin")
             raise Rejected("pin_wrong", "That is not the PIN.", "Try again.")
-        for one in self._lockouts:
-            one.let_in(PAGE, address, now_s)
+        self._tries.let_in(address, now_s)
         self.leave(request)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         session = self._sessions.open(token, secrets.token_urlsafe(TOKEN_BYTES), now_s)
