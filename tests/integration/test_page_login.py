@@ -1,5 +1,6 @@
 """Who may act on the page: the venue PIN, sessions, and what other pages cannot make a browser do."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,16 @@ def test_what_another_page_sends_is_not_taken_even_with_cookie_and_token(
     assert person.ask("POST", "/add-device", form, **headers).status == 403
     assert person.ask("POST", "/login", {"pin": PIN}, **headers).status == 403
     assert person.look(f"/devices/{name}/pairing").status == 409, "nothing was begun"
+
+
+def test_another_page_cannot_have_a_browser_guess_at_pairing_codes_either(box: Box, name: str) -> None:
+    person = Person(box)
+    person.log_in()
+    page = person.press("/add-device", "/add-device", device=name).where
+    before = re.findall(r"wrong codes left: \d", person.look(page).text)
+    for headers in FOREIGN[:-1]:
+        assert person.ask("POST", "/api/v1/pair", {"code": "00000000"}, **headers).status == 403
+    assert re.findall(r"wrong codes left: \d", person.look(page).text) == before
 
 
 def test_the_other_port_of_the_same_box_is_another_page(box: Box, name: str) -> None:
