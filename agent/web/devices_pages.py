@@ -36,7 +36,7 @@ FORM_BYTES_MAX: Final = 4_096
 FIELDS_MAX: Final = 8
 STALL_S_MAX: Final = 5.0
 """How long the next bytes of a form may take."""
-REFRESH_S: Final = 3
+REFRESH_S: Final = 2
 """How often the page of an open pairing asks again, in seconds."""
 OPEN: Final = ("waiting", "asked", "confirmed")
 REMEDIES: Final = {
