@@ -151,8 +151,8 @@ def page() -> str:
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
         "Read and checked, but without effect in this build, because what they steer is not here yet:",
-        "`venue.contact_email`, `venue.trading`, `journal.keep_days`, `uplink.history_days`, all of",
-        "`[devices]` but `open`, and all of `[orders]`, `[policy]`, `[loyalty]` and `[alerts]`.",
+        "`venue.contact_email`, `venue.trading`, `uplink.history_days`, the tables `[devices.<id>]`, and all of",
+        "`[orders]`, `[policy]`, `[loyalty]` and `[alerts]`.",
         "",
         "Written by `python -m agent.settings.reference`.",
     ]
