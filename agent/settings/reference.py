@@ -46,7 +46,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
 }
 """Values that show how a setting is written, where its default does not."""
 
-WRITTEN: Final = frozenset({"cloud.token_file", "gate.tls.also_plain", "web.listen", "web.listen_tls"})
+WRITTEN: Final = frozenset({"cloud.token_file", "gate.tls.also_plain", "web.listen", "web.listen_tls", "web.pin_file"})
 """Settings that the example sets although they could be left out."""
 
 OPTIONAL: Final = frozenset({"alerts.smtp"})

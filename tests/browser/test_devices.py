@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.machine import WAIT_MAX_S, Box, until
-from tests.integration.person import PIN, write_pin
+from tests.integration.person import PIN, page_box
 from tests.integration.test_page_devices import asking
 from tests.integration.test_pairing import Till, pair, token_of
-from tests.tools import cannot_run, needs
+from tests.tools import cannot_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser; scripts/setup --dev")
 
@@ -25,14 +25,8 @@ PHONE = {"width": 360, "height": 640}
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
     """One for all tests, each of which takes a device name of its own."""
-    needs("mosquitto")
-    page = {"listen_tls": "127.0.0.1:0", "pin_file": "pin"}
-    box = Box(settings={"devices": {"open": False}, "web": page, "gate.tls": {}})
-    write_pin(box)
-    try:
-        yield box.start()
-    finally:
-        box.close()
+    with page_box() as box:
+        yield box
 
 
 @pytest.fixture(scope="module")

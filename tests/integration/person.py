@@ -6,10 +6,13 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPMessage
 from typing import IO, NamedTuple
 
 from tests.integration.machine import Box
+from tests.tools import needs
 
 PIN = "493817"
 ATTRIBUTE = re.compile(r'([a-z]+)(?:="([^"]*)")?')
@@ -93,3 +96,18 @@ def write_pin(box: Box, pin: str = PIN, mode: int = 0o600) -> None:
     path = box.directory / "pin"
     path.write_text(f"{pin}\n")
     path.chmod(mode)
+
+
+@contextmanager
+def page_box() -> Iterator[Box]:
+    """A running box of paired devices whose page acts for who knows `PIN`, which it never logs."""
+    needs("mosquitto")
+    page = {"listen_tls": "127.0.0.1:0", "pin_file": "pin"}
+    box = Box(settings={"devices": {"open": False}, "web": page, "gate.tls": {}})
+    write_pin(box)
+    try:
+        yield box.start()
+        assert PIN not in box.text
+        assert "Traceback" not in box.text
+    finally:
+        box.close()

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from tests.integration.machine import WAIT_MAX_S, Box, until
-from tests.integration.person import PIN, Person, write_pin
+from tests.integration.person import Person, page_box, write_pin
 from tests.integration.test_pairing import Till, begin, nightsafe, pair, token_of
-from tests.tools import needs
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -22,16 +21,8 @@ pytestmark = pytest.mark.needs("mosquitto")
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
     """One for all of these tests, each of which takes device names of its own."""
-    needs("mosquitto")
-    page = {"listen_tls": "127.0.0.1:0", "pin_file": "pin"}
-    box = Box(settings={"devices": {"open": False}, "web": page, "gate.tls": {}})
-    write_pin(box)
-    try:
-        yield box.start()
-        assert PIN not in box.text
-        assert "Traceback" not in box.text
-    finally:
-        box.close()
+    with page_box() as box:
+        yield box
 
 
 @pytest.fixture(scope="module")
