@@ -36,8 +36,8 @@ from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
 from agent.app.presence_side import Commanding, make_presence
+from agent.app.uplink_side import HISTORY_PATH, history_json, make_uplink
 from agent.cloud.client import Client
-from agent.cloud.probe import CloudProbe
 from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
@@ -72,7 +72,6 @@ from agent.upkeep.disk import Disk
 from agent.upkeep.retention import Retention
 from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
-from agent.uplink.monitor import Monitor
 from agent.web.acts import Acts
 from agent.web.door import PATH as door_path
 from agent.web.pair import PATH as pair_path
@@ -284,9 +283,7 @@ async def _compose(
     watched.look()
     journal.heed(pulse.of("writer"))
     drain.heed(pulse.of("drain"))
-    monitor = Monitor(
-        CloudProbe(settings.cloud.url), drain, clock, lambda: live.settings.uplink, random.random, drain.reached
-    )
+    monitor, history = make_uplink(settings.cloud.url, journal, drain, clock, live)
     lan = _join_lan(settings, live, store, clock, telling, new_id)
     gate, session, presence = lan.gate, lan.session, lan.presence
     disk = Disk(
@@ -330,6 +327,7 @@ async def _compose(
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
+        gets={HISTORY_PATH: partial(history_json, history)},
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
@@ -342,6 +340,7 @@ async def _compose(
         Entry(monitor, vital=False, stop_s=times.stop_edges_s),
         Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
+        Entry(history, vital=False, stop_s=times.stop_edges_s),
         Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(disk, vital=False, stop_s=times.stop_edges_s),
         Entry(retention, vital=False, stop_s=times.stop_edges_s),

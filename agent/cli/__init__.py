@@ -32,6 +32,7 @@ FAMILIES: Final = {
     "run": Family("agent.cli.run:command", "Run the agent in the foreground."),
     "config": Family("agent.cli.config:app", "Check or show the settings."),
     "status": Family("agent.cli.status:command", "Show how the box is."),
+    "netcheck": Family("agent.cli.netcheck:command", "Look at each layer of the way to the cloud."),
     "queue": Family("agent.cli.queue:app", "What waits for the cloud, and what was refused."),
     "attention": Family("agent.cli.attention:app", "What needs a person, and ending what is done."),
     "devices": Family("agent.cli.devices:app", "Pair the venue's devices, list them, send them away."),

@@ -193,6 +193,10 @@ class Client:
         first, last = records[0], records[-1]
         return Batch(first.sequence, last.sequence, first.prevhash, body, gzip, wire.content_digest(body))
 
+    def travel_bytes(self, batch: Batch) -> int:
+        """What it takes of the line."""
+        return len(batch.body)
+
     async def put(self, epoch: str, batch: Batch) -> BatchAnswer:
         """Send a batch; returns after the cloud's own commit. Raises CloudRefused and Transient."""
         headers = {

@@ -21,6 +21,9 @@ ANSWER_BYTES_MAX: Final = 4_096
 LINE_BYTES_MAX: Final = 2_048
 """Longest header line of an answer."""
 
+CERTIFICATE_DATES: Final = (9, 10)
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "nightsafe"}
 _LOGIN_STATUSES: Final = (407, 511)
 """Network or proxy authentication required: never said by the cloud itself."""
@@ -116,6 +119,8 @@ def outcome_of(error: Exception) -> ProbeOutcome:
     """What a failed exchange shows; the order goes from the particular to the general."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "lookup_failed"
+    if _certificate_not_now(error):
+        return "tls_not_now"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError | aiohttp.ServerFingerprintMismatch):
         return "tls_failed"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -125,6 +130,12 @@ def outcome_of(error: Exception) -> ProbeOutcome:
     if isinstance(error, aiohttp.ClientResponseError | ValueError):
         return "not_health"
     return "no_answer"
+
+
+def _certificate_not_now(error: Exception) -> bool:
+    """Whether a certificate was refused for its dates: expired, or not valid yet."""
+    inner = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+    return isinstance(inner, ssl.SSLCertVerificationError) and inner.verify_code in CERTIFICATE_DATES
 
 
 def _connect_outcome(error: OSError) -> ProbeOutcome:

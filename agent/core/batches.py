@@ -41,3 +41,8 @@ def limited(size: BatchSize, records: int | None, bytes_max: int | None) -> Batc
     ceiling = max(1, min(size.ceiling, records or size.ceiling))
     fitting = max(1, min(size.bytes_max, bytes_max or size.bytes_max))
     return msgspec.structs.replace(size, records=min(size.records, ceiling), ceiling=ceiling, bytes_max=fitting)
+
+
+def allowed_s(size_bytes: int, bytes_per_s_max: int) -> float:
+    """How long so many bytes are to take at least, where the line is shared with others; 0 for no bound."""
+    return size_bytes / bytes_per_s_max if bytes_per_s_max > 0 else 0.0

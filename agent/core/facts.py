@@ -11,6 +11,27 @@ UplinkState = Literal["online", "degraded", "offline"]
 UplinkCause = Literal[
     "none", "link", "gateway", "dns", "captive_portal", "tls", "clock", "firewall", "cloud", "cloud_slow", "auth"
 ]
+Finding = Literal[
+    "",
+    "no_carrier",
+    "no_address",
+    "no_route",
+    "gateway_silent",
+    "provider",
+    "unreachable",
+    "lookup_failed",
+    "captive_portal",
+    "clock_wrong",
+    "tls_failed",
+    "blocked",
+    "refused",
+    "no_answer",
+    "server_error",
+    "not_health",
+    "slow",
+    "token_refused",
+]
+"""What exactly was found on the way to the cloud, finer than a cause."""
 SyncState = Literal["idle", "syncing", "waiting", "held"]
 DiskLevel = Literal["normal", "shed", "refuse"]
 DeviceState = Literal["ready", "asleep", "background", "offline", "unresponsive", "unknown"]
@@ -113,11 +134,22 @@ class DrainFacts(msgspec.Struct, frozen=True):
 
 
 class UplinkFacts(msgspec.Struct, frozen=True):
-    """The way to the cloud as evidence has it, and since when."""
+    """The way to the cloud as evidence has it, and since when; `finding` is finer than the cause, or empty
+    (`core/diagnosis.py`)."""
 
     state: UplinkState
     cause: UplinkCause
     since: str
+    finding: Finding = ""
+
+
+class UplinkChange(msgspec.Struct, frozen=True):
+    """One change of the raw state: `at` in the time of people, as well as it is known."""
+
+    at: str
+    state: UplinkState
+    cause: UplinkCause
+    finding: Finding = ""
 
 
 class DiskFacts(msgspec.Struct, frozen=True):

@@ -7,23 +7,24 @@ import re
 from datetime import tzinfo
 from typing import Final, Protocol
 
+from agent.core.diagnosis import WORDS
 from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkCause, UplinkFacts
 from agent.core.instants import local_time
 
 _OFFLINE: Final[dict[UplinkCause, tuple[str, str]]] = {
     "none": ("the cloud has not been heard from", ""),
-    "link": ("no connection to the cloud gets through", "Check the router and its cables."),
-    "gateway": ("the router does not answer", "Check the router and its cables."),
-    "dns": ("the name of the cloud cannot be looked up", "Check the router."),
-    "captive_portal": ("the network wants somebody to log in first", "Log in to the network."),
-    "tls": ("no secure connection to the cloud can be made", "Tell support."),
-    "clock": ("the clock of this box is wrong", "Set the clock of this box."),
-    "firewall": ("a firewall blocks the way to the cloud", "Check the firewall rules."),
+    "link": WORDS["unreachable"],
+    "gateway": WORDS["gateway_silent"],
+    "dns": WORDS["lookup_failed"],
+    "captive_portal": WORDS["captive_portal"],
+    "tls": WORDS["tls_failed"],
+    "clock": WORDS["clock_wrong"],
+    "firewall": WORDS["blocked"],
     "cloud": ("the cloud does not answer as it should", "It resumes by itself."),
-    "cloud_slow": ("the cloud is too slow to answer", "It resumes by itself."),
-    "auth": ("the cloud refuses this box", "Tell support: the box needs a new token."),
+    "cloud_slow": WORDS["slow"],
+    "auth": WORDS["token_refused"],
 }
-"""Per cause: what holds, and what to do about it."""
+"""Per cause: what holds, and what to do about it; used where nothing finer was found."""
 
 _DEGRADED: Final[dict[UplinkCause, tuple[str, str]]] = {
     "cloud_slow": ("The cloud answers slowly", ""),
@@ -53,7 +54,7 @@ def sentence(
     if uplink.state == "offline" and uplink.cause == "none":
         return _join("The cloud has not been reached yet.", _keep_selling(journal), _attention(conditions))
     if uplink.state == "offline":
-        what, remedy = _OFFLINE[uplink.cause]
+        what, remedy = WORDS.get(uplink.finding, _OFFLINE[uplink.cause])
         return _join(f"Offline since {since}: {what}.", _keep_selling(journal), remedy, _attention(conditions))
     if uplink.state == "degraded":
         what, remedy = _DEGRADED.get(uplink.cause, _UPLOADS_FAIL)

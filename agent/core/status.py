@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from agent.core.diagnosis import CloudPart, UplinkPart, parts
 from agent.core.facts import (
     Condition,
     DeviceFacts,
@@ -17,6 +18,7 @@ from agent.core.facts import (
     DiskFacts,
     DiskLevel,
     DrainFacts,
+    Finding,
     JournalFacts,
     PresenceFacts,
     SweepFacts,
@@ -150,11 +152,27 @@ class ClockStatus(msgspec.Struct, frozen=True):
     boot: str
 
 
+class UplinkStatus(msgspec.Struct, frozen=True):
+    """The way to the internet, for itself; `finding` says what exactly is wrong on the way to the cloud."""
+
+    state: UplinkPart
+    cause: UplinkCause
+    since: str
+    finding: Finding = ""
+
+
+class CloudStatus(msgspec.Struct, frozen=True):
+    """The cloud, for itself: unknown while no way leads there."""
+
+    state: CloudPart
+
+
 class Details(msgspec.Struct, frozen=True):
     """What `/api/v1/status` says beyond the venue's status.
 
     `timezone` is a tz database name, `gate` holds counters by name, `uptime_s` is the agent's,
-    `business_date` is today's by the venue's cut-off, `sweep` is the search for damage.
+    `business_date` is today's by the venue's cut-off, `sweep` is the search for damage, `uplink` and `cloud` are the
+    two that the venue's one state joins.
     """
 
     name: str
@@ -171,6 +189,8 @@ class Details(msgspec.Struct, frozen=True):
     clock: ClockStatus
     business_date: str
     sweep: SweepFacts | None = None
+    uplink: UplinkStatus | None = None
+    cloud: CloudStatus | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -334,6 +354,12 @@ def drain_status(facts: DrainFacts) -> DrainStatus:
         error_text=facts.error_text,
         next_attempt_at=facts.next_attempt_at,
     )
+
+
+def uplink_status(facts: UplinkFacts) -> tuple[UplinkStatus, CloudStatus]:
+    """The way and the cloud, each for itself."""
+    way, cloud = parts(facts.state, facts.cause)
+    return UplinkStatus(way, facts.cause, facts.since, facts.finding), CloudStatus(cloud)
 
 
 def _unpadded(sequence: int | None) -> str | None:

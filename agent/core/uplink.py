@@ -9,14 +9,16 @@ and an upload's own outcome outweighs any probe.
 
 What one HTTP probe can tell honestly: a name that cannot be looked up is `dns`; a refused TLS handshake is `tls`; a
 connection that was refused or that stood and got no proper answer is `cloud`, because the way there worked; every
-other failure of the network is `link`.
+other failure of the network is `link`. A look at all layers (`diagnosis.py`) says more while offline lasts, and stands
+until the next one.
 """
 
 from typing import Final, Literal
 
 import msgspec
 
-from agent.core.facts import UplinkCause, UplinkState
+from agent.core.diagnosis import Diagnosis
+from agent.core.facts import Finding, UplinkCause, UplinkState
 
 SLOW_AFTER_S: Final = 2.0
 """A probe that passes but takes longer than this speaks for `cloud_slow`, in seconds."""
@@ -24,9 +26,18 @@ SLOW_PROBES: Final = 2
 """So many slow probes in a row make the uplink `degraded`; one fast probe or one upload ends it."""
 
 ProbeOutcome = Literal[
-    "passed", "lookup_failed", "unreachable", "refused", "tls_failed", "no_answer", "server_error", "not_health"
+    "passed",
+    "lookup_failed",
+    "unreachable",
+    "refused",
+    "tls_failed",
+    "tls_not_now",
+    "no_answer",
+    "server_error",
+    "not_health",
 ]
-"""How one probe ended. `no_answer`: connected, then silence or a cut. `not_health`: an answer, but not the cloud's."""
+"""How one probe ended. `tls_not_now`: the dates of a certificate do not hold by this box's clock. `no_answer`: it was
+connected, then came silence or a cut. `not_health`: an answer, but not the cloud's."""
 
 _CAUSES: Final[dict[ProbeOutcome, UplinkCause]] = {
     "passed": "none",
@@ -34,6 +45,7 @@ _CAUSES: Final[dict[ProbeOutcome, UplinkCause]] = {
     "unreachable": "link",
     "refused": "cloud",
     "tls_failed": "tls",
+    "tls_not_now": "tls",
     "no_answer": "cloud",
     "server_error": "cloud",
     "not_health": "cloud",
@@ -46,6 +58,7 @@ _UPLOAD_CAUSES: Final[dict[str, UplinkCause]] = {
     "timeout": "link",
     "refused": "cloud",
     "tls_failed": "tls",
+    "tls_not_now": "tls",
     "no_answer": "cloud",
     "not_an_answer": "cloud",
     "nothing_taken": "cloud",
@@ -53,7 +66,9 @@ _UPLOAD_CAUSES: Final[dict[str, UplinkCause]] = {
     "cloud_429": "cloud",
 }
 """By the drain's error code, beside `cloud_5xx`. Other codes are answers of a working cloud, or faults of this box."""
-_UNANSWERED: Final = frozenset({"lookup_failed", "unreachable", "timeout", "refused", "tls_failed", "no_answer"})
+_UNANSWERED: Final = frozenset(
+    {"lookup_failed", "unreachable", "timeout", "refused", "tls_failed", "tls_not_now", "no_answer"}
+)
 """Codes of uploads that got no answer, so that an answer to anybody is a reason to try again."""
 
 
@@ -70,15 +85,21 @@ class Reading(msgspec.Struct, frozen=True):
     state: UplinkState
     cause: UplinkCause
     since_s: float
+    finding: Finding = ""
 
 
 class Uplink(msgspec.Struct, frozen=True):
-    """The evidence so far. `raw` follows it at once; `shown` is for people: its "offline" is debounced."""
+    """The evidence so far. `raw` follows it at once; `shown` is for people: its "offline" is debounced.
+
+    `outcome` is the last failed probe's while nothing gets through, `diagnosis` what a look at all layers said then.
+    """
 
     raw: Reading
     shown: Reading
     exchanged_s: float | None = None
     blocked: UplinkCause | None = None
+    outcome: ProbeOutcome | None = None
+    diagnosis: Diagnosis | None = None
     upload_failure: UplinkCause | None = None
     slow_count: int = 0
 
@@ -108,23 +129,32 @@ def probed(uplink: Uplink, result: ProbeResult, began_s: float, at_s: float, deb
     """A probe that began at `began_s` ended at `at_s`. A failure is void if the cloud answered in between."""
     if result.outcome == "passed":
         slow_count = min(uplink.slow_count + 1, SLOW_PROBES) if at_s - began_s > SLOW_AFTER_S else 0
-        now = msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None, slow_count=slow_count)
+        now = msgspec.structs.replace(_open(uplink, at_s), slow_count=slow_count)
         return _settle(now, at_s, at_s, debounce_s)
     if uplink.exchanged_s is not None and began_s < uplink.exchanged_s:
         return _settle(uplink, at_s, at_s, debounce_s)
-    now = msgspec.structs.replace(uplink, blocked=cause_of(result.outcome))
+    now = msgspec.structs.replace(uplink, blocked=cause_of(result.outcome), outcome=result.outcome)
     return _settle(now, began_s, at_s, debounce_s)
+
+
+def diagnosed(uplink: Uplink, outcome: ProbeOutcome, found: Diagnosis, at_s: float, debounce_s: float) -> Uplink:
+    """All layers were looked at after a probe that ended so. Void where probes have ended otherwise since: what was
+    found before stands until the next look."""
+    if uplink.blocked is None or uplink.outcome != outcome:
+        return uplink
+    now = msgspec.structs.replace(uplink, diagnosis=found if found.finding else None)
+    return _settle(now, at_s, at_s, debounce_s)
 
 
 def upload_succeeded(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
     """The cloud committed something of ours: there is no better evidence."""
-    now = msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None, upload_failure=None, slow_count=0)
+    now = msgspec.structs.replace(_open(uplink, at_s), upload_failure=None, slow_count=0)
     return _settle(now, at_s, at_s, debounce_s)
 
 
 def upload_answered(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
     """The drain heard from the cloud, but what failed before has not succeeded yet."""
-    now = msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None)
+    now = _open(uplink, at_s)
     return _settle(now, at_s, at_s, debounce_s)
 
 
@@ -150,6 +180,11 @@ def passed_time(uplink: Uplink, at_s: float, debounce_s: float) -> Uplink:
     return _settle(uplink, at_s, at_s, debounce_s)
 
 
+def _open(uplink: Uplink, at_s: float) -> Uplink:
+    """Something got through."""
+    return msgspec.structs.replace(uplink, exchanged_s=at_s, blocked=None, outcome=None, diagnosis=None)
+
+
 def _blocked_by(uplink: Uplink, cause: UplinkCause) -> UplinkCause | None:
     """Whether anything gets through, after an upload failed for this cause."""
     if cause == "auth":
@@ -161,9 +196,14 @@ def _blocked_by(uplink: Uplink, cause: UplinkCause) -> UplinkCause | None:
     return cause
 
 
-def _judge(uplink: Uplink) -> tuple[UplinkState, UplinkCause]:
+def _judge(uplink: Uplink) -> tuple[UplinkState, UplinkCause, Finding]:
     if uplink.blocked is not None:
-        return "offline", uplink.blocked
+        found = uplink.diagnosis
+        return ("offline", uplink.blocked, "") if found is None else ("offline", found.cause, found.finding)
+    return *_judge_open(uplink), ""
+
+
+def _judge_open(uplink: Uplink) -> tuple[UplinkState, UplinkCause]:
     if uplink.upload_failure == "auth":
         return "degraded", "auth"
     if uplink.exchanged_s is None:
@@ -177,16 +217,16 @@ def _judge(uplink: Uplink) -> tuple[UplinkState, UplinkCause]:
 
 def _settle(uplink: Uplink, since_s: float, at_s: float, debounce_s: float) -> Uplink:
     """The same evidence with `raw` and `shown` brought up to date; a new state dates from `since_s`."""
-    state, cause = _judge(uplink)
+    state, cause, finding = _judge(uplink)
     raw = uplink.raw
-    if (state, cause) != (raw.state, raw.cause):
+    if (state, cause, finding) != (raw.state, raw.cause, raw.finding):
         lasting = state == raw.state == "offline"
-        raw = Reading(state, cause, raw.since_s if lasting else since_s)
+        raw = Reading(state, cause, raw.since_s if lasting else since_s, finding)
     return msgspec.structs.replace(uplink, raw=raw, shown=_shown(uplink.shown, raw, at_s, debounce_s))
 
 
 def _shown(shown: Reading, raw: Reading, at_s: float, debounce_s: float) -> Reading:
-    if (raw.state, raw.cause) == (shown.state, shown.cause):
+    if (raw.state, raw.cause, raw.finding) == (shown.state, shown.cause, shown.finding):
         return shown
     newly_offline = raw.state == "offline" and shown.state != "offline"
     return shown if newly_offline and at_s - raw.since_s < debounce_s else raw

@@ -161,11 +161,12 @@ class Drain:
         load = await self._next_load()
         if load is None:
             return self._at_end()
+        paced_s = 0.0
         if isinstance(load, Hole):
             await self._declare(load)
         else:
-            await self._send(load, group)
-        return min(self._min_interval_s, self._limits().retry_after_max_s)
+            paced_s = await self._send(load, group)
+        return max(paced_s, min(self._min_interval_s, self._limits().retry_after_max_s))
 
     async def _check(self) -> None:
         """While idle: ask now and then whether the cloud still has everything, and the same. What it lacks is pending
@@ -305,8 +306,11 @@ class Drain:
             self._ahead.cancel()
             self._ahead = None
 
-    async def _send(self, load: Load, group: asyncio.TaskGroup) -> None:
-        """Send one batch, the next one being read meanwhile; move the cursor as far as the answer covers it."""
+    async def _send(self, load: Load, group: asyncio.TaskGroup) -> float:
+        """Send one batch, the next one being read meanwhile; move the cursor as far as the answer covers it.
+
+        Returns for how long the line is to be left to others then, in seconds.
+        """
         records = load.records
         self._progress.state = "syncing"
         self._aftermath.sending(len(records), records[0])
@@ -318,7 +322,9 @@ class Drain:
         taken = await self._take(records, answer)
         if taken < len(records):
             self._drop_ahead()
-        self._aftermath.sent(took_s)
+        allowed_s = batches.allowed_s(self._cloud.travel_bytes(load.body), self._limits().bytes_per_s_max)
+        self._aftermath.sent(max(took_s, allowed_s))
+        return max(0.0, allowed_s - took_s)
 
     async def _take(self, records: Sequence[Any], answer: BatchAnswer) -> int:
         """Check what the cloud says it has against our own chain, and move the cursor; returns how many it covers."""

@@ -303,3 +303,14 @@ select attentions_left_out from journal where one = 1;
 
 -- name: write_attentions_left_out
 update journal set attentions_left_out = ? where one = 1;
+
+-- The uplink's history ----------------------------------------------------------------------------------------------
+
+-- name: add_uplink_change
+insert into uplink_changes (state, cause, finding, at_ms, uptime_ms, boot, lived_s) values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: read_uplink_changes
+select state, cause, finding, at_ms, uptime_ms, boot from uplink_changes order by id desc limit ?;
+
+-- name: remove_uplink_changes
+delete from uplink_changes where lived_s < ? or id <= (select max(id) from uplink_changes) - ?;

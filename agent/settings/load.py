@@ -136,7 +136,7 @@ class _Reading:
         if kind is Address:
             return self._address(raw, path)
         if kind == tuple[Address, ...]:
-            return self._addresses(raw, path)
+            return self._addresses(raw, path, _least(hint))
         try:
             return msgspec.convert(raw, hint, strict=True)
         except msgspec.ValidationError as error:
@@ -155,11 +155,12 @@ class _Reading:
         except ValueError as error:
             return self._tell(path, str(error))
 
-    def _addresses(self, raw: Any, path: KeyPath) -> Any:
-        if not isinstance(raw, list) or not raw:
+    def _addresses(self, raw: Any, path: KeyPath, least: int) -> Any:
+        if not isinstance(raw, list) or len(raw) < least:
             return self._tell(path, 'expected a list of addresses, ["host:port"]')
         addresses = [self._address(one, path) for one in raw]
-        return tuple(address for address in addresses if address is not _INVALID) or _INVALID
+        sound = tuple(address for address in addresses if address is not _INVALID)
+        return sound if sound or not raw else _INVALID
 
     def _tell(self, path: KeyPath, text: str) -> Any:
         self.problems.append(Problem(path, text))
@@ -177,6 +178,13 @@ def _bare(hint: Any) -> Any:
     if get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     return hint
+
+
+def _least(hint: Any) -> int:
+    """How many entries a list must have."""
+    return max(
+        (one.min_length or 0 for one in getattr(hint, "__metadata__", ()) if isinstance(one, msgspec.Meta)), default=0
+    )
 
 
 def _item_type(hint: Any) -> Any:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from agent.settings.section import Section, live, restart
+from agent.settings.section import Address, Section, live, restart
 
 
 class CloudSettings(Section, frozen=True):
@@ -32,6 +32,10 @@ class DrainSettings(Section, frozen=True):
     )
     backoff_max_s: Annotated[float, live("Longest pause after failures.", gt=0, le=3_600)] = 300.0
     retry_after_max_s: Annotated[float, live("Longest wait the cloud may ask for.", gt=0, le=86_400)] = 3_600.0
+    bytes_per_s_max: Annotated[
+        int,
+        live("Bytes a second that uploading may take of the line, as they travel; 0 for all of it.", ge=0, le=10**10),
+    ] = 0
     gzip: Annotated[bool, live("Whether batches are compressed.")] = True
     look_interval_s: Annotated[
         float, live("How often the journal is looked at without being told to.", gt=0, le=60)
@@ -70,4 +74,26 @@ class UplinkSettings(Section, frozen=True):
         float,
         live('How long a failure lasts, from the start of its probe, before people read "offline".', ge=0, le=600),
     ] = 10.0
+    layer_timeout_s: Annotated[
+        float, live("Time for a look at one layer of the way to the cloud, while it is offline.", gt=0, le=30)
+    ] = 3.0
+    examine_interval_s: Annotated[
+        float, live("Longest pause between two looks at all layers, while offline lasts.", ge=1, le=3_600)
+    ] = 60.0
+    portal_url: Annotated[
+        str,
+        live(
+            "An http:// address on the internet whose answer is known: any other answer means that the network wants a "
+            "login first. Empty: only a detour of plain requests to the cloud's host tells."
+        ),
+    ] = ""
+    portal_answer: Annotated[str, live("The whole body of that answer.")] = ""
+    other_hosts: Annotated[
+        tuple[Address, ...],
+        live(
+            'Hosts on the internet, each "host:port", that are asked for a connection while the cloud gives none: if '
+            "one answers, a firewall is in the way; if none does, the internet is down. Empty: neither is claimed.",
+            max_length=4,
+        ),
+    ] = ()
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30

@@ -28,6 +28,7 @@ from agent.core.status import (
     journal_status,
     progressed,
     unheard,
+    uplink_status,
     venue_status,
 )
 
@@ -130,10 +131,12 @@ class StatusSource:
         self._progress = progressed(self._progress, journal, drain.state)
         self._watch_commit(journal)
         now_ms = self._clock.wall_ms_at(self._clock.boottime_s())
+        uplink = parts.uplink.facts()
+        way, cloud = uplink_status(uplink)
         status = venue_status(
             journal,
             drain,
-            parts.uplink.facts(),
+            uplink,
             conditions,
             self._progress,
             venue=venue.id,
@@ -155,6 +158,8 @@ class StatusSource:
             clock=ClockStatus(self._clock.synced(), self._clock.offset_known(), self._clock.boot_id()),
             business_date=business_date(now_ms, venue.zone, venue.day_starts).isoformat(),
             sweep=parts.sweep.facts() if parts.sweep is not None else None,
+            uplink=way,
+            cloud=cloud,
         )
         return Snapshot(status=status, details=details)
 

@@ -1,7 +1,7 @@
 """probes, drain → [uplink monitor] → status. Gathers the evidence and hands it to the machine in core.
 
-Probes only while uploads bring no news of their own. Never decides what evidence means, and nobody waits for it: a
-probe in flight delays neither recording nor uploading.
+Probes only while uploads bring no news of their own, and has all layers looked at while nothing gets through. Never
+decides what evidence means, and nobody waits for it: a probe in flight delays neither recording nor uploading.
 
 From a dead link to an "offline" that people read it takes at most `offline_within_s`: the pause since the last news,
 and the debounce, which runs from the failed probe's beginning; news, due probe and debounce are each seen a look later.
@@ -10,11 +10,13 @@ and the debounce, which runs from the failed probe's beginning; news, due probe 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
 
 from agent.core import uplink as machine
+from agent.core.diagnosis import Layer, judge
 from agent.core.facts import DrainFacts, UplinkFacts
 from agent.core.instants import to_text
 from agent.core.uplink import ProbeResult, Reading, Uplink
@@ -27,6 +29,8 @@ PROBE_JITTER: Final = 0.2
 """Each pause between two probes is up to this share shorter, never longer, so that venues do not probe in step."""
 CONFIRM_INTERVAL_S: Final = 3.0
 """Longest pause between probes while an offline is fresh and people do not read it yet, in seconds."""
+EXAMINE_FIRST_S: Final = 5.0
+"""Pause before all layers are looked at again while offline lasts; doubles up to the setting, in seconds."""
 CHANGES_MAX: Final = 1_000
 """So many raw changes are kept in order."""
 
@@ -39,6 +43,12 @@ class Probe(Protocol):
     """Asks the cloud whether it is there; over within `timeout_s`, and every failure is a value."""
 
     async def ask(self, timeout_s: float) -> ProbeResult: ...
+
+
+class Layers(Protocol):
+    """Looks at every layer of the way to the cloud; bounded in time, raises nothing."""
+
+    async def examine(self, probed: ProbeResult) -> tuple[Layer, ...]: ...
 
 
 class Drain(Protocol):
@@ -63,6 +73,8 @@ class Limits(Protocol):
     def probe_timeout_s(self) -> float: ...
     @property
     def offline_debounce_s(self) -> float: ...
+    @property
+    def examine_interval_s(self) -> float: ...
 
 
 def offline_within_s(limits: Limits) -> float:
@@ -81,8 +93,15 @@ class Monitor:
         limits: Callable[[], Limits],
         chance: Callable[[], float],
         reached: Callable[[], None] = lambda: None,
+        layers: Layers | None = None,
     ) -> None:
         self.name = "uplink"
+        self._layers = layers
+        self._failed: ProbeResult | None = None
+        """How the last probe ended, while nothing gets through."""
+        self._examine_now = asyncio.Event()
+        self._on_probe: list[Callable[[bool, float], None]] = []
+        self._on_raw: list[Callable[[Reading], None]] = []
         self._probe = probe
         self._drain = drain
         self._clock = clock
@@ -113,6 +132,14 @@ class Monitor:
         """`listener` is called after every change of `facts()`; it must not block."""
         self._listeners.append(listener)
 
+    def on_probe(self, listener: Callable[[bool, float], None]) -> None:
+        """`listener` is called after every probe: whether the cloud's health answered, and when."""
+        self._on_probe.append(listener)
+
+    def on_raw(self, listener: Callable[[Reading], None]) -> None:
+        """`listener` is called with every change of the raw state, none of them debounced."""
+        self._on_raw.append(listener)
+
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Watch until `stop`; a probe in flight is abandoned then."""
         # What the drain reached before says nothing about now.
@@ -121,6 +148,7 @@ class Monitor:
             watchers = (
                 group.create_task(self._keep_looking(), name="uplink-look"),
                 group.create_task(self._keep_probing(), name="uplink-probe"),
+                group.create_task(self._keep_examining(), name="uplink-examine"),
             )
             ready()
             await stop.wait()
@@ -187,14 +215,48 @@ class Monitor:
         at_s = self._news_s = self._clock.boottime_s()
         log.debug("uplink_probed", outcome=result.outcome, detail=result.detail, took_s=round(at_s - began_s, 3))
         self._adopt(machine.probed(self._uplink, result, began_s, at_s, self._limits().offline_debounce_s))
+        self._note_failed(None if result.outcome == "passed" else result)
+        for listener in self._on_probe:
+            listener(result.outcome == "passed", at_s)
         if result.outcome == "passed" and self._failure is not None and machine.worth_retrying(self._failure[0]):
             self._reached()
+
+    # What exactly is wrong --------------------------------------------------------------------------------------------
+
+    def _note_failed(self, result: ProbeResult | None) -> None:
+        before, self._failed = self._failed, result
+        if result is not None and (before is None or before.outcome != result.outcome):
+            self._examine_now.set()
+
+    async def _keep_examining(self) -> None:
+        """Look at all layers whenever a probe fails in another way than before, and again while that lasts."""
+        pause_s = EXAMINE_FIRST_S
+        while True:
+            due = self._examine_now.is_set() or self._failed is not None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s if due else None):
+                    await self._examine_now.wait()
+                    pause_s = EXAMINE_FIRST_S
+            self._examine_now.clear()
+            if self._layers is None or self._failed is None:
+                pause_s = EXAMINE_FIRST_S
+                continue
+            failed = self._failed
+            found = judge(await self._layers.examine(failed))
+            at_s, limits = self._clock.boottime_s(), self._limits()
+            log.debug("uplink_examined", outcome=failed.outcome, finding=found.finding)
+            self._adopt(machine.diagnosed(self._uplink, failed.outcome, found, at_s, limits.offline_debounce_s))
+            pause_s = min(2 * pause_s, limits.examine_interval_s)
 
     def _adopt(self, uplink: Uplink) -> None:
         before, self._uplink = self._uplink, uplink
         if uplink.raw != before.raw:
             self._changes.append(uplink.raw)
             log.debug("uplink_evidence_changed", state=uplink.raw.state, cause=uplink.raw.cause)
+            for heard in self._on_raw:
+                heard(uplink.raw)
+        if uplink.blocked is None:
+            self._failed = None
         facts = self._told(uplink.shown)
         if facts == self._facts:
             return
@@ -207,15 +269,23 @@ class Monitor:
     def _told(self, shown: Reading) -> UplinkFacts:
         """`shown` with its beginning in wall time, as the wall clock is known now."""
         since = to_text(self._clock.wall_ms_at(shown.since_s))
-        return UplinkFacts(state=shown.state, cause=shown.cause, since=since)
+        return UplinkFacts(state=shown.state, cause=shown.cause, since=since, finding=shown.finding)
 
     def _log_change(self, before: Reading, now: Reading) -> None:
         if now.state == "online":
             log.info("uplink_online", was=before.state, was_cause=before.cause, lasted_s=_lasted_s(before, now))
         elif (before.state, before.cause) == ("offline", "none") or before.state != now.state:
-            log.warning("uplink_lost" if now.state == "offline" else "uplink_degraded", cause=now.cause)
+            log.warning(
+                "uplink_lost" if now.state == "offline" else "uplink_degraded", cause=now.cause, finding=now.finding
+            )
         else:
-            log.info("uplink_cause_changed", state=now.state, cause=now.cause, was_cause=before.cause)
+            log.info(
+                "uplink_cause_changed",
+                state=now.state,
+                cause=now.cause,
+                finding=now.finding,
+                was_cause=before.cause,
+            )
 
 
 def _standing_failure(facts: DrainFacts) -> Failure:

@@ -29,6 +29,10 @@ WORDS: Final = {"online": "Online", "degraded": "Trouble with the cloud", "offli
 MOODS: Final = {"pass": "good", "warn": "warn", "fail": "bad"}
 
 
+Get = Callable[[], bytes]
+"""Makes the JSON of a document."""
+
+
 class Source(Protocol):
     """Whoever knows how the box is."""
 
@@ -43,9 +47,10 @@ def make_app(
     acts: Acts | None = None,
     posts: Mapping[str, Post] | None = None,
     people: DevicesPages | None = None,
+    gets: Mapping[str, Get] | None = None,
 ) -> web.Application:
     """The application for one listener; `acts` only for one that may act, `posts` only for one that devices reach,
-    `people` only for one that browsers reach."""
+    `people` only for one that browsers reach. `gets` are further JSON documents without payloads, by path."""
     app = web.Application(middlewares=[guard(terms, STYLE_HASH)])
     set_up(app)
     metrics = Metrics(source.snapshot)
@@ -61,11 +66,17 @@ def make_app(
     )
     if terms.acts and acts is not None:
         app.add_routes(acts.routes())
+    for path, get in (gets or {}).items():
+        app.add_routes([web.get(path, partial(_json, get))])
     for path, post in (posts or {}).items():
         app.add_routes([web.post(path, post)])
     if people is not None:
         app.add_routes(people.routes())
     return app
+
+
+async def _json(get: Get, request: web.Request) -> web.StreamResponse:
+    return web.Response(body=get(), content_type="application/json")
 
 
 async def _page(source: Source, request: web.Request) -> web.StreamResponse:

@@ -5,6 +5,7 @@ The real journal on real files, and the telling as the agent joins it to them.
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from agent.core.conditions import LASTING_MAX, Conditions
 from agent.core.errors import Rejected, Transient
 from agent.core.facts import Condition
 from agent.journal import attentions, salvage
-from agent.journal.database import FILE_NAME
+from agent.journal.database import FILE_NAME, migrations
 from agent.journal.writer import Journal
 from tests.property.journal_model import as_item
 from tests.property.journal_rig import LIMITS, QUICK, STREAM, VENUE, Rig, Ticking, copy_files, read_rows, straight
@@ -244,6 +245,9 @@ def older(folder: Path) -> None:
     """The journal as the schema before this table had it."""
     with sqlite3.connect(folder / FILE_NAME) as connection:
         connection.execute("drop table attentions")
+        for _, later in migrations()[3:]:
+            for table in re.findall(r"^create table (\w+)", later, re.MULTILINE):
+                connection.execute(f"drop table {table}")
         connection.execute("alter table journal drop column attentions_left_out")
         connection.execute("pragma user_version = 2")
     connection.close()

@@ -129,6 +129,9 @@ class Cloud:
     async def prepare(self, epoch: str, records: Sequence[Record], *, gzip: bool, base64: bool) -> Sequence[Record]:
         return records
 
+    def travel_bytes(self, batch: object) -> int:
+        return 1000
+
     async def put(self, epoch: str, batch: Sequence[Record]) -> BatchAnswer:
         following = self._last[epoch] + 1
         first = batch[0]
