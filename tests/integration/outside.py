@@ -1,8 +1,8 @@
 """What stands outside a venue, as a program: a name server, a check page, and the way into the reference cloud by TLS.
 
 Runs in a network namespace of the test's: `python -m tests.integration.outside FOLDER LISTEN…`, and obeys lines on
-standard input: `dns answers|fails|silent|portal`, `cloud answers|500|401|html|silent|slow|gone|stranger|future`. It says
-`done` to each.
+standard input: `dns answers|fails|silent|portal`, `cloud answers|500|401|html|silent|slow|gone|stranger|future`.
+It says `done` to each.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Outside:
         return question[:2] + flags + question[4:6] + struct.pack("!HHH", bool(found), 0, 0) + question[12:end] + found
 
     async def check(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The page whose answer is known; a cloud whose certificate is of the future is of a clock of the future, too."""
+        """The page whose answer is known; where the cloud's certificate is of the future, so is its clock."""
         with suppress(asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
         date = formatdate(time() + (FUTURE_S if self.way == "future" else 0), usegmt=True)

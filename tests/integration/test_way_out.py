@@ -326,3 +326,39 @@ def test_A1_1_A1_7_A1_9_each_fault_is_named_as_what_it_is_and_sales_go_on_throug
 
 def online(venue: Venue) -> None:
     until(lambda: venue.found() == ("online", "none", ""), "online again", FOUND_WITHIN_S)
+
+
+def netcheck(venue: Venue, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command, in the box's namespace and with its environment."""
+    whole = [
+        "ip",
+        "netns",
+        "exec",
+        venue.box_space,
+        *NIGHTSAFE,
+        "netcheck",
+        "--config",
+        str(venue.box.config),
+        *options,
+    ]
+    environment = os.environ | venue.box.environment
+    return subprocess.run(whole, capture_output=True, text=True, timeout=40, check=False, env=environment)
+
+
+def test_A1_7_netcheck_names_the_layer_and_what_to_do_without_an_agent_and_never_shows_the_token(venue: Venue) -> None:
+    venue.box.write_config()
+    well = netcheck(venue)
+    assert (well.returncode, "The cloud can be reached." in well.stdout) == (0, True), well.stdout + well.stderr
+    venue.token("bad-token")
+    refused = netcheck(venue)
+    assert (refused.returncode, "needs a new token" in refused.stdout) == (1, True), refused.stdout
+    venue.ip(venue.router_space, "route", "add", "blackhole", f"{CLOUD}/32")
+    facts = netcheck(venue, "--json")
+    found = msgspec.json.decode(facts.stdout)
+    assert (facts.returncode, found["cause"], found["finding"]) == (1, "firewall", "blocked")
+    layers = {one["layer"]: one["verdict"] for one in found["layers"]}
+    assert layers == {
+        "link": "ok", "address": "ok", "gateway": "ok", "dns": "ok", "portal": "ok", "others": "ok",
+        "clock": layers["clock"], "cloud": "failed", "login": "unknown",
+    }  # fmt: skip
+    assert "-token" not in well.stdout + refused.stdout + facts.stdout + facts.stderr

@@ -43,9 +43,9 @@ def acknowledging_before_the_commit() -> Iterator[None]:
 def moving_the_cursor_before_the_answer() -> Iterator[None]:
     send = Drain._send
 
-    async def hasty(self: Drain, load: Any, group: Any) -> None:
+    async def hasty(self: Drain, load: Any, group: Any) -> float:
         await self._journal.advance(load.records[-1].position, self._journal.safe(), load.records)
-        await send(self, load, group)
+        return await send(self, load, group)
 
     with patch.object(Drain, "_send", hasty):
         yield
