@@ -35,6 +35,7 @@ from agent.app.devices_side import (
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
+from agent.app.notice_side import NoticeSide
 from agent.app.presence_side import Commanding, make_presence
 from agent.app.uplink_side import HISTORY_PATH, history_json, make_uplink
 from agent.cloud.client import Client
@@ -65,7 +66,7 @@ from agent.runtime.files import held_lock, private_directory
 from agent.runtime.stages import Entry, Pulse, run_stages
 from agent.settings.schema import Settings
 from agent.settings.watch import Watch
-from agent.status.broadcast import Broadcast
+from agent.status.broadcast import NOTICES_TOPIC, Broadcast, Retained, status_topic
 from agent.status.snapshot import Parts, StatusSource, Venue
 from agent.upkeep.clock import ClockWatch
 from agent.upkeep.disk import Disk
@@ -302,7 +303,8 @@ async def _compose(
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
-    broadcast = Broadcast(source, session, clock)
+    told = NoticeSide(source, lambda: live.settings.notices)
+    broadcast = Broadcast([status_topic(source), Retained(NOTICES_TOPIC, told.notices)], session, clock)
     session.on_connect(broadcast.republish)
 
     async def adopt(actor: str, reason: str) -> None:

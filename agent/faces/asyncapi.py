@@ -89,7 +89,7 @@ TOPICS: Final = (
         True,
         "Which real-time services can be asked now." + SENT_LATER,
     ),
-    Topic("notices", "pos/v1/venue/notices", "send", "notices", True, "What staff should read." + SENT_LATER),
+    Topic("notices", "pos/v1/venue/notices", "send", "notices", True, "What staff should read."),
     Topic(
         "checks",
         "pos/v1/venue/checks/{checkId}",

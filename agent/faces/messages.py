@@ -149,7 +149,7 @@ class Capability(msgspec.Struct):
 
 
 class Notice(msgspec.Struct):
-    """One condition in words for staff. A device older than `min_version` shows title and text only."""
+    """One condition in words for staff. An app older than `min_version` leaves it out; null: it is for every app."""
 
     id: str
     severity: Literal["info", "warning", "critical"]

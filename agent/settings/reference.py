@@ -34,6 +34,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "web.pin_file": '"pin"',
     "orders.devices": '["till-1"]',
     "devices.version_min": '"2.4.0"',
+    "notices.version_min": '"1.14.10"',
     "devices.till-1.offline_card_payments": '"refuse"',
     "devices.till-1.loyalty_realtime": "true",
     "devices.till-1.services": '["payment.status", "loyalty.balance"]',

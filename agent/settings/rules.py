@@ -186,6 +186,7 @@ _JUDGES: Final[Mapping[KeyPath, Callable[[KeyPath, Any], Iterator[Problem]]]] = 
     ("cloud", "url"): _url,
     ("orders", "devices"): _device_ids,
     ("devices", "version_min"): _version,
+    ("notices", "version_min"): _version,
     ("alerts", "support_email"): _email,
     ("alerts", "webhook_url"): _url,
     ("alerts", "smtp", "sender"): _email,

@@ -21,7 +21,14 @@ from agent.settings.box import (
 )
 from agent.settings.section import Section
 from agent.settings.uplink import CloudSettings, DrainSettings, UplinkSettings
-from agent.settings.venue import AlertsSettings, LoyaltySettings, OrdersSettings, PolicySettings, VenueSettings
+from agent.settings.venue import (
+    AlertsSettings,
+    LoyaltySettings,
+    NoticesSettings,
+    OrdersSettings,
+    PolicySettings,
+    VenueSettings,
+)
 
 
 class Settings(Section, frozen=True):
@@ -43,6 +50,7 @@ class Settings(Section, frozen=True):
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
     loyalty: LoyaltySettings = msgspec.field(default_factory=LoyaltySettings)
+    notices: NoticesSettings = msgspec.field(default_factory=NoticesSettings)
     alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)
     logs: LogsSettings = msgspec.field(default_factory=LogsSettings)
     runtime: RuntimeSettings = msgspec.field(default_factory=RuntimeSettings)

@@ -67,6 +67,19 @@ class LoyaltySettings(Section, frozen=True):
     realtime: Annotated[bool, live("Whether balances and rewards are asked for in real time.")] = True
 
 
+class NoticesSettings(Section, frozen=True):
+    """What tills show their staff."""
+
+    version_min: Annotated[
+        str,
+        live(
+            "Oldest app version that shows more than the plain notices (offline, not recording, not sending); empty "
+            "for every version.",
+            max_length=64,
+        ),
+    ] = ""
+
+
 class SmtpSettings(Section, frozen=True):
     """The mail server for letters."""
 

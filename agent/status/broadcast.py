@@ -1,12 +1,12 @@
-"""snapshot → [broadcast] → broker → tills. Keeps the retained `pos/v1/venue/status` true.
+"""snapshot → [broadcast] → broker → tills. Keeps the retained topics of the venue true: status, notices, capabilities.
 
-Looks at the snapshot itself every half second, so that no change waits for somebody to report it. Never holds up what
-it looks at, and keeps nothing for a broker that is away: it publishes afresh when the broker is back.
+Looks itself every half second, so that no change waits for somebody to report it. Never holds up what it looks at, and
+keeps nothing for a broker that is away: it publishes afresh when the broker is back.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -17,6 +17,7 @@ from agent.core.status import Snapshot, VenueStatus
 log = structlog.get_logger()
 
 STATUS_TOPIC: Final = "pos/v1/venue/status"
+NOTICES_TOPIC: Final = "pos/v1/venue/notices"
 STATUS_QOS: Final = 1
 
 LOOK_INTERVAL_S: Final = 0.5
@@ -45,57 +46,70 @@ class Clock(Protocol):
     def boottime_s(self) -> float: ...
 
 
-class Broadcast:
-    """The stage that publishes the venue's status within a second of a change, and every half minute."""
+class Retained(NamedTuple):
+    """A topic, what stands there now, and that without what changes by itself."""
 
-    def __init__(self, source: Source, publisher: Publisher, clock: Clock) -> None:
+    topic: str
+    look: Callable[[], Any]
+    essence: Callable[[Any], Any] = lambda told: told
+
+
+def status_topic(source: Source) -> Retained:
+    """The venue's status; that time goes by is no change."""
+    return Retained(STATUS_TOPIC, lambda: source.snapshot().status, _timeless)
+
+
+class Broadcast:
+    """The stage that publishes each topic within a second of a change, and every half minute."""
+
+    def __init__(self, topics: Sequence[Retained], publisher: Publisher, clock: Clock) -> None:
         self.name = "broadcast"
-        self._source = source
+        self._topics = topics
         self._publisher = publisher
         self._clock = clock
-        self._published: VenueStatus | None = None
-        self._published_s = float("-inf")
+        self._published: dict[str, tuple[Any, float]] = {}
+        """What stands at each topic, and since when."""
         self._failing = False
 
     def republish(self) -> None:
         """The broker came back and remembers nothing: publish again. Called by whoever holds the session."""
-        self._published = None
+        self._published.clear()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Publish until `stop`."""
-        self._published = None
+        self._published.clear()
         async with asyncio.TaskGroup() as group:
-            publishing = group.create_task(self._keep_publishing(), name="broadcast-status")
+            publishing = group.create_task(self._keep_publishing(), name="broadcast-publish")
             ready()
             await stop.wait()
             publishing.cancel()
 
     async def _keep_publishing(self) -> None:
         while True:
-            await self._publish_if_due()
+            for one in self._topics:
+                await self._publish_if_due(one)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
-    async def _publish_if_due(self) -> None:
-        status = self._source.snapshot().status
-        due = self._clock.boottime_s() - self._published_s >= REPEAT_INTERVAL_S
-        if not due and self._published is not None and _same(status, self._published):
+    async def _publish_if_due(self, one: Retained) -> None:
+        told = one.look()
+        essence, at_s = one.essence(told), self._clock.boottime_s()
+        before = self._published.get(one.topic)
+        if before is not None and before[0] == essence and at_s - before[1] < REPEAT_INTERVAL_S:
             return
-        self._published = status
+        self._published[one.topic] = essence, at_s
         try:
             async with asyncio.timeout(PUBLISH_S_MAX):
-                await self._publisher.publish(STATUS_TOPIC, msgspec.json.encode(status), retain=True, qos=STATUS_QOS)
+                await self._publisher.publish(one.topic, msgspec.json.encode(told), retain=True, qos=STATUS_QOS)
         except (Transient, TimeoutError) as error:
-            self._published = None
+            self._published.pop(one.topic, None)
             tell = log.debug if self._failing else log.warning
-            tell("status_not_published", error=str(error) or type(error).__name__)
+            tell("status_not_published", topic=one.topic, error=str(error) or type(error).__name__)
             self._failing = True
             return
-        self._published_s = self._clock.boottime_s()
         if self._failing:
             self._failing = False
             log.info("status_published_again")
 
 
-def _same(status: VenueStatus, other: VenueStatus) -> bool:
-    """Whether nobody would read anything new."""
-    return msgspec.structs.replace(status, time=other.time) == other
+def _timeless(status: VenueStatus) -> VenueStatus:
+    return msgspec.structs.replace(status, time="")

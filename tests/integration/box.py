@@ -51,6 +51,7 @@ class Box:
             zone=ZoneInfo("Europe/London"),
             now_ms=NOW_MS,
         )
+        way, cloud = status.uplink_status(self.uplink)
         details = status.Details(
             name="Demo <Bar>",
             location="demo-1",
@@ -65,6 +66,8 @@ class Box:
             uptime_s=17,
             clock=status.ClockStatus(synced=True, offset_known=True, boot="0199c0de-0000-7000-8000-00000000b007"),
             business_date="2026-11-22",
+            uplink=way,
+            cloud=cloud,
         )
         return Snapshot(status=now, details=details)
 

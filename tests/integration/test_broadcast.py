@@ -9,7 +9,7 @@ from agent.core.errors import Transient
 from agent.core.facts import UplinkFacts
 from agent.runtime.clock import Clock
 from agent.status import broadcast as stage
-from agent.status.broadcast import Broadcast
+from agent.status.broadcast import Broadcast, status_topic
 from tests.integration.box import Box, running, until
 
 OFFLINE = UplinkFacts(state="offline", cause="link", since="2026-11-22T10:10:00.000Z")
@@ -41,7 +41,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_A1_5_the_retained_status_follows_every_change_and_only_changes() -> None:
     box, broker = Box(), Broker()
-    async with running(Broadcast(box, broker, Clock())):
+    async with running(Broadcast([status_topic(box)], broker, Clock())):
         await until(lambda: broker.count == 1)
         assert broker.retained["pos/v1/venue/status"]["state"] == "online"
         await asyncio.sleep(0.1)
@@ -56,14 +56,14 @@ async def test_A1_5_the_retained_status_follows_every_change_and_only_changes() 
 async def test_an_unchanged_status_is_published_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "REPEAT_INTERVAL_S", 0.1)
     broker = Broker()
-    async with running(Broadcast(Box(), broker, Clock())):
+    async with running(Broadcast([status_topic(Box())], broker, Clock())):
         await until(lambda: broker.count == 3)
 
 
 async def test_a_broker_that_was_away_gets_the_status_when_it_is_back() -> None:
     box, broker = Box(), Broker()
     broker.here = False
-    async with running(Broadcast(box, broker, Clock())):
+    async with running(Broadcast([status_topic(box)], broker, Clock())):
         await asyncio.sleep(0.05)
         box.uplink = OFFLINE
         broker.here = True
@@ -73,7 +73,7 @@ async def test_a_broker_that_was_away_gets_the_status_when_it_is_back() -> None:
 
 async def test_a_broker_that_forgot_gets_the_status_again() -> None:
     broker = Broker()
-    broadcast = Broadcast(Box(), broker, Clock())
+    broadcast = Broadcast([status_topic(Box())], broker, Clock())
     async with running(broadcast):
         await until(lambda: broker.count == 1)
         broker.retained.clear()
@@ -86,7 +86,7 @@ async def test_a_broker_that_hangs_is_given_up_on_and_asked_again(monkeypatch: p
     monkeypatch.setattr(stage, "PUBLISH_S_MAX", 0.05)
     broker = Broker()
     broker.hangs = True
-    async with running(Broadcast(Box(), broker, Clock())):
+    async with running(Broadcast([status_topic(Box())], broker, Clock())):
         await asyncio.sleep(0.1)
         broker.hangs = False
         await until(lambda: broker.count == 1)

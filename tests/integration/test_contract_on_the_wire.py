@@ -17,7 +17,7 @@ from tests.sales import counted, event
 
 pytestmark = pytest.mark.needs("mosquitto")
 
-NOT_SENT_YET = {"replies", "orders", "capabilities", "notices"}
+NOT_SENT_YET = {"replies", "orders", "capabilities"}
 
 
 def schema_of(topic: str) -> str | None:
@@ -62,8 +62,9 @@ def test_everything_that_a_device_is_sent_keeps_to_its_schema(new_box: Callable[
                 length, at = mqtt.read_varint(got.body, at)
                 name = "own" if got.topic.endswith("/mine") else schema_of(got.topic) or got.topic
                 heard.setdefault(name, []).append(json.loads(got.body[at + length :]))
-            wanted = {"receipt", "receiptOfAnEpoch", "commands", "status", "checks", "own"}
-            return wanted <= heard.keys() and len(heard["own"]) >= 6
+            wanted = {"receipt", "receiptOfAnEpoch", "commands", "status", "notices", "checks", "own"}
+            whole = wanted <= heard.keys() and len(heard["own"]) >= 6
+            return whole and any(one["notices"] for one in heard["notices"])
 
         until(look, f"a message of each kind; heard: {sorted(heard)}", 20)
     assert heard.keys() <= validators.keys() | {"own"}
