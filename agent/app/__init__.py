@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import __version__
+from agent.app.alerts_side import make_alerts
 from agent.app.devices_side import (
     gate_doors,
     hashes_of,
@@ -299,6 +300,7 @@ async def _compose(
     )
     journal.writing.spare(disk.give)
     retention = Retention(journal.keeping, lambda: live.settings.journal)
+    alerts = make_alerts(settings, journal, drain, monitor, disk.facts, telling, clock, live)
     counts = LanCounts(gate, session, presence)
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
@@ -343,6 +345,8 @@ async def _compose(
         Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
         Entry(history, vital=False, stop_s=times.stop_edges_s),
+        Entry(alerts.outbox, vital=False, stop_s=times.stop_edges_s),
+        Entry(alerts.escalation, vital=False, stop_s=times.stop_edges_s),
         Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),
         Entry(disk, vital=False, stop_s=times.stop_edges_s),
         Entry(retention, vital=False, stop_s=times.stop_edges_s),

@@ -314,3 +314,33 @@ select state, cause, finding, at_ms, uptime_ms, boot from uplink_changes order b
 
 -- name: remove_uplink_changes
 delete from uplink_changes where lived_s < ? or id <= (select max(id) from uplink_changes) - ?;
+
+-- Letters and kept facts --------------------------------------------------------------------------------------------
+
+-- name: add_letter
+insert into letters (key, message, queued_s, tries, state, detail) values (?, ?, ?, 0, 'waiting', '')
+on conflict (key) do nothing;
+
+-- name: count_letters_waiting
+select count(*) from letters where state = 'waiting';
+
+-- name: read_letters_waiting
+select id, message, queued_s, tries, detail from letters where state = 'waiting' order by id;
+
+-- name: note_letter_tried
+update letters set tries = ?, detail = ? where id = ? and state = 'waiting';
+
+-- name: end_letter
+update letters set state = ?, detail = ?, ended_s = ?, tries = tries + 1 where id = ? and state = 'waiting';
+
+-- name: remove_letters_ended
+delete from letters where state <> 'waiting' and (ended_s < ? or id <= (select max(id) from letters) - ?);
+
+-- name: read_kept_fact
+select value from kept_facts where name = ?;
+
+-- name: write_kept_fact
+insert into kept_facts (name, value) values (?, ?) on conflict (name) do update set value = excluded.value;
+
+-- name: remove_kept_fact
+delete from kept_facts where name = ?;

@@ -152,8 +152,7 @@ def page() -> str:
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
         "Read and checked, but without effect in this build, because what they steer is not here yet:",
-        "`venue.contact_email`, `venue.trading`, the tables `[devices.<id>]`, and all of",
-        "`[orders]`, `[policy]`, `[loyalty]` and `[alerts]`.",
+        "`venue.trading`, the tables `[devices.<id>]`, and all of `[orders]`, `[policy]` and `[loyalty]`.",
         "",
         "Written by `python -m agent.settings.reference`.",
     ]

@@ -131,6 +131,7 @@ def _ordered(sections: Sections) -> Iterator[Problem]:
             ("reopen_first_s", "reopen_max_s"),
         ),
         "intake": (("gap_resend_s", "gap_attention_s"),),
+        "alerts": (("sync_overdue_h", "sync_overdue_second_h"), ("sync_overdue_second_h", "sync_overdue_third_h")),
     }
     for name, bounds in pairs.items():
         for low, high in bounds:

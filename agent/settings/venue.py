@@ -96,4 +96,16 @@ class AlertsSettings(Section, frozen=True):
 
     support_email: Annotated[str, live("Support's mail address; empty for nobody.")] = ""
     webhook_url: Annotated[str, live("URL that alerts are posted to; https, except on loopback; empty for none.")] = ""
+    sync_stalled_s: Annotated[
+        float,
+        live("Good uplink without a break, with what waited at its begin still waiting, until support is told.", gt=0),
+    ] = 900.0
+    sync_overdue_h: Annotated[float, live("Time without a successful sync until people are told.", gt=0, le=8_760)] = (
+        24.0
+    )
+    sync_overdue_second_h: Annotated[
+        float, live("The same, until it is told as grave, with the storage forecast.", gt=0, le=8_760)
+    ] = 48.0
+    sync_overdue_third_h: Annotated[float, live("The same, until it is told once more.", gt=0, le=8_760)] = 72.0
+    letter_days: Annotated[int, live("Days after which a letter that cannot be sent is given up.", ge=1, le=365)] = 7
     smtp: Annotated[SmtpSettings | None, live("The mail server; without it no letters are sent.")] = None

@@ -31,6 +31,7 @@ NOT_IN_CORE = frozenset({"asyncio", "sqlite3", "socket", "time", "random", "logg
 CHANCE_OR_CLOCK = frozenset({"now", "utcnow", "today", "uuid1", "uuid4", "urandom"})
 
 HOMES = {
+    "aiosmtplib": ("mail/smtp.py",),
     "aiomqtt": ("lan/session.py",),
     "aiosqlite": ("journal/database.py",),
     "aiohttp": ("cloud/", "web/", "receiver/"),
