@@ -33,6 +33,7 @@ from agent.app.devices_side import (
     open_register,
     page_places,
 )
+from agent.app.downlink_side import make_downlink
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
@@ -305,6 +306,7 @@ async def _compose(
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
+    downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live)
     told = NoticeSide(source, lambda: live.settings.notices)
     broadcast = Broadcast([status_topic(source), Retained(NOTICES_TOPIC, told.notices)], session, clock)
     session.on_connect(broadcast.republish)
@@ -345,6 +347,8 @@ async def _compose(
         Entry(sweep, vital=False, stop_s=times.stop_edges_s),
         Entry(journal, vital=True, stop_s=times.stop_ingest_s),
         Entry(history, vital=False, stop_s=times.stop_edges_s),
+        Entry(downlink.inbox, vital=False, stop_s=times.stop_edges_s),
+        Entry(downlink.heartbeat, vital=False, stop_s=times.stop_edges_s),
         Entry(alerts.outbox, vital=False, stop_s=times.stop_edges_s),
         Entry(alerts.escalation, vital=False, stop_s=times.stop_edges_s),
         Entry(clock_watch, vital=False, stop_s=times.stop_edges_s),

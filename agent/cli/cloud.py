@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import signal
 import sys
+from contextlib import AsyncExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,20 +72,27 @@ def export(
 
 
 async def _serve(host: str, port: int, ledger: str, tokens: "Tokens | None", limits: "Limits") -> None:
-    from agent.receiver.ledger.urls import open_ledger
+    from agent.receiver.desk.calls import Desk
+    from agent.receiver.desk.store import open_store
+    from agent.receiver.ledger.urls import desk_path, open_ledger, open_reader
     from agent.receiver.server import Receiver, serving
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = await open_ledger(ledger)
-    try:
-        async with serving(Receiver(store, tokens, limits), host, port) as url:
-            print(f"nightsafe cloud listens on {url}, ledger {ledger}", flush=True)
-            await stop.wait()
-    finally:
-        await store.close()
+    async with AsyncExitStack() as stack:
+        store = await open_ledger(ledger)
+        stack.push_async_callback(store.close)
+        reader = await open_reader(ledger)
+        stack.push_async_callback(reader.close)
+        accounts = await open_store(desk_path(ledger))
+        stack.push_async_callback(accounts.close)
+        desk = Desk(accounts, reader)
+        await stack.enter_async_context(desk.following())
+        url = await stack.enter_async_context(serving(Receiver(store, tokens, limits, desk), host, port))
+        print(f"nightsafe cloud listens on {url}, ledger {ledger}", flush=True)
+        await stop.wait()
 
 
 async def _export(ledger: str, venue: str, show: Show) -> None:

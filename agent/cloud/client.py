@@ -95,7 +95,8 @@ class Client:
         limits: Limits,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._base = f"{url.rstrip('/')}/v1/venues/{venue}/streams"
+        self._venue_url = f"{url.rstrip('/')}/v1/venues/{venue}"
+        self._base = f"{self._venue_url}/streams"
         self._venue = venue
         self._instance = instance
         self._token_file = token_file
@@ -214,8 +215,24 @@ class Client:
             answer.next, bytes.fromhex(answer.head), answer.safe, answer.accepted, answer.duplicate, rejected
         )
 
+    async def put_health(self, body: bytes) -> str:
+        """A heartbeat (`application/health+json`); returns the cloud's time. Raises CloudRefused and Transient."""
+        headers = {"Content-Type": wire.HEALTH_TYPE}
+        return (await self._ask("PUT", "/health", wire.TimeAnswer, body, headers, self._venue_url)).time
+
+    @property
+    def token(self) -> str:
+        """The bearer token as it was last read; empty for none."""
+        return self._token
+
     async def _ask(
-        self, method: str, path: str, kind: type[T], body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        base: str | None = None,
     ) -> T:
         assert self._session is not None, "open() first"
         sent: dict[str, str] = {"Accept": "application/json", **(headers or {})}
@@ -223,7 +240,7 @@ class Client:
             sent["Authorization"] = f"Bearer {self._token}"
         try:
             async with self._session.request(
-                method, self._base + path, data=body, headers=sent, allow_redirects=False
+                method, (base or self._base) + path, data=body, headers=sent, allow_redirects=False
             ) as response:
                 answer = await self._read(response)
                 content_type = response.headers.get("Content-Type")

@@ -21,6 +21,7 @@ BATCH_TYPE: Final = "application/cloudevents-batch+json"
 EVENT_TYPE: Final = "application/cloudevents+json"
 HEALTH_TYPE: Final = "application/health+json"
 JSON_TYPE: Final = "application/json"
+EVENTS_TYPE: Final = "text/event-stream"
 PROBLEM_TYPE: Final = "application/problem+json"
 
 INSTANCE_HEADER: Final = "Nightsafe-Instance"

@@ -344,3 +344,26 @@ insert into kept_facts (name, value) values (?, ?) on conflict (name) do update 
 
 -- name: remove_kept_fact
 delete from kept_facts where name = ?;
+
+-- Commands of the cloud ---------------------------------------------------------------------------------------------
+
+-- name: read_downlink
+select cursor from downlink where one = 1;
+
+-- name: write_downlink
+insert into downlink (one, cursor) values (1, ?) on conflict (one) do update set cursor = excluded.cursor;
+
+-- name: add_command_once
+insert into commands (event, business, data, heard_ms, uptime_ms, boot, lived_s) values (?, ?, ?, ?, ?, ?, ?)
+on conflict (event, business) do nothing;
+
+-- name: write_command
+insert into commands (event, business, data, heard_ms, uptime_ms, boot, lived_s) values (?, ?, ?, ?, ?, ?, ?)
+on conflict (event, business) do update set data = excluded.data, heard_ms = excluded.heard_ms,
+  uptime_ms = excluded.uptime_ms, boot = excluded.boot, lived_s = excluded.lived_s;
+
+-- name: read_command
+select data, heard_ms, uptime_ms, boot from commands where event = ? and business = ?;
+
+-- name: remove_commands
+delete from commands where lived_s < ? and event in ('payment.posted', 'payment.declined');

@@ -21,6 +21,7 @@ from agent.core.errors import NightsafeError, Transient
 from agent.core.events import DEVICE_PATTERN
 from agent.core.instants import to_text
 from agent.receiver import batch, bodies
+from agent.receiver.desk.calls import COMMAND_BYTES_MAX, REQUEST_BYTES_MAX, Asked, Desk, Sent
 from agent.receiver.ledger import Appended, Declared, Hole, Ledger, NoStream, Opened, Opening, Parent, Stream
 from agent.receiver.ledger.rules import admit
 from agent.receiver.problems import Refused, of_outcome, refused, response, too_large
@@ -54,7 +55,10 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Receiver:
     """The routes over one ledger. Without `tokens` anyone may speak: for loopback only."""
 
-    def __init__(self, ledger: Ledger, tokens: Tokens | None, limits: wire.Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, ledger: Ledger, tokens: Tokens | None, limits: wire.Limits = DEFAULT_LIMITS, desk: Desk | None = None
+    ) -> None:
+        self._desk = desk
         self._ledger = ledger
         self._tokens = tokens
         self._limits = limits
@@ -74,6 +78,11 @@ class Receiver:
         app.router.add_put(f"{stream}/records/{{range}}", self._for_token(self.put_records))
         app.router.add_put(f"{stream}/holes/{{range}}", self._for_token(self.put_hole))
         app.router.add_put(f"{venue}/health", self._for_token(self.put_health))
+        if self._desk is not None:
+            app.on_shutdown.append(self._desk.end)
+            app.router.add_get(f"{venue}/commands", self._for_token(self._desk.stream), allow_head=False)
+            app.router.add_post(f"{venue}/commands", self._for_token(self.post_command))
+            app.router.add_post(f"{venue}/requests/{{service}}", self._for_token(self.post_request))
         return app
 
     def _for_token(self, answer: Answer) -> Answer:
@@ -177,6 +186,18 @@ class Receiver:
         await self._ledger.keep_health(request.match_info["venue"], now, body)
         return _json(wire.TimeAnswer(now))
 
+    async def post_command(self, request: web.Request) -> web.Response:
+        """An operator's command for the venue."""
+        assert self._desk is not None
+        body = _read(Sent, await self._plain(request, COMMAND_BYTES_MAX))
+        return _json(await self._desk.send(request.match_info["venue"], body), status=201)
+
+    async def post_request(self, request: web.Request) -> web.Response:
+        """A request in real time."""
+        assert self._desk is not None
+        body = _read(Asked, await self._plain(request, REQUEST_BYTES_MAX))
+        return _json(await self._desk.ask(request.match_info["venue"], request.match_info["service"], body))
+
     # Their parts
 
     async def _admitted(self, request: web.Request) -> tuple[str, int, int]:
@@ -214,6 +235,8 @@ class Receiver:
         if not isinstance(outcome, Appended):
             raise of_outcome(outcome)
         stream = outcome.stream
+        if self._desk is not None and outcome.accepted:
+            self._desk.appended(venue, epoch)
         if outcome.rejected:
             log.warning("records_rejected", venue=venue, epoch=epoch, count=len(outcome.rejected))
         if judged.broken is not None:

@@ -15,6 +15,9 @@ class CloudSettings(Section, frozen=True):
     ] = None
     connect_timeout_s: Annotated[float, restart("Time for a connection to the cloud.", gt=0, le=300)] = 10.0
     request_timeout_s: Annotated[float, restart("Time for one whole request.", gt=0, le=3_600)] = 120.0
+    silence_s: Annotated[
+        float, restart("Silence after which the stream of the cloud's commands counts as dead.", ge=1, le=600)
+    ] = 45.0
     answer_bytes_max: Annotated[int, restart("Largest answer that is read.", ge=4_096, le=67_108_864)] = 1_048_576
 
 
@@ -96,4 +99,5 @@ class UplinkSettings(Section, frozen=True):
             max_length=4,
         ),
     ] = ()
+    heartbeat_interval_s: Annotated[float, live("How often the cloud is told how the box is.", ge=1, le=86_400)] = 60.0
     history_days: Annotated[int, live("Days that the uplink's history is kept.", ge=1, le=3_650)] = 30

@@ -44,6 +44,18 @@ class SqliteReader:
         async for _, rows in self._pages("page_records", venue):
             yield [text for _, text in rows]
 
+    async def records_after(self, venue: str, epoch: str, after: int) -> AsyncIterator[list[tuple[int, bytes]]]:
+        for number, name in await self._thread.run(self._fetch, "venue_streams", (venue,)):
+            if name == epoch:
+                bounds = {
+                    "after": position_of(number, after),
+                    "end": position_of(number + 1, 0),
+                    "limit": PAGE_ROWS_MAX,
+                }
+                while rows := await self._thread.run(self._fetch, "page_records", bounds):
+                    yield [(sequence_of(position), text) for position, text in rows]
+                    bounds["after"] = rows[-1][0]
+
     async def rejected(self, venue: str) -> AsyncIterator[list[Rejected]]:
         async for epoch, rows in self._pages("page_rejected", venue):
             yield [Rejected(epoch, sequence_of(position), kind, detail, text) for position, kind, detail, text in rows]

@@ -23,6 +23,12 @@ async def open_reader(url: str) -> LedgerReader:
     return await sqlite_reader.open_reader(_path(url))
 
 
+def desk_path(url: str) -> Path:
+    """The desk's file beside the ledger's."""
+    path = _path(url)
+    return path.with_name(f"{path.name}-desk")
+
+
 def _path(url: str) -> Path:
     """The file of `sqlite:PATH`."""
     scheme, colon, path = url.partition(":")

@@ -1,0 +1,66 @@
+"""downlink → [journal: commands] → those whom they concern. What the cloud has told, kept with the cursor behind it.
+
+One transaction for what has come together: a command is durable before the cursor passes it, and the same one twice is
+kept once. Never decides what it means.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from agent.core.clock import Moment
+from agent.core.commands import NEWEST, Command
+from agent.journal.database import SQL
+from agent.journal.writing import Writing
+
+PAYMENTS_KEEP_S: Final = 400 * 86_400.0
+"""How long the fate of a payment is kept, in seconds that the box runs."""
+
+
+class Heard(NamedTuple):
+    """A command as it was kept: its data, and when it was heard."""
+
+    data: str
+    at: Moment
+
+
+class Inbox:
+    """The table of commands, and the cursor."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+
+    async def cursor(self) -> str:
+        """Where the stream goes on; empty at first. Raises JournalDamaged while the journal limps."""
+        row = await self._writing.run(lambda connection: connection.execute(SQL["read_downlink"]).fetchone())
+        return str(row[0]) if row is not None else ""
+
+    async def keep(self, commands: Sequence[Command], cursor: str) -> tuple[Command, ...]:
+        """Keep these and move the cursor behind them; returns those that are new. Durable when this returns.
+
+        Raises Transient and JournalDamaged: then nothing of it is kept.
+        """
+        lived_s = self._writing.lived().total_s
+
+        def write(connection: sqlite3.Connection) -> tuple[Command, ...]:
+            stamp = self._writing.stamp(connection)
+            at = (stamp.wall_ms, stamp.uptime_ms, stamp.boot, lived_s)
+            new = []
+            for one in commands:
+                statement = SQL["write_command" if one.event in NEWEST else "add_command_once"]
+                if connection.execute(statement, (*one, *at)).rowcount:
+                    new.append(one)
+            connection.execute(SQL["remove_commands"], (lived_s - PAYMENTS_KEEP_S,))
+            connection.execute(SQL["write_downlink"], (cursor,))
+            return tuple(new)
+
+        return await self._writing.change(write, must=True)
+
+    async def get(self, event: str, business: str) -> Heard | None:
+        """What was told about one thing. Raises JournalDamaged while the journal limps."""
+
+        def read(connection: sqlite3.Connection) -> Heard | None:
+            row = connection.execute(SQL["read_command"], (event, business)).fetchone()
+            return Heard(row[0], Moment(*row[1:])) if row is not None else None
+
+        return await self._writing.run(read)
