@@ -6,7 +6,7 @@ for longer than the contract allows is dead. Never moves a cursor: it says what 
 
 import codecs
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -114,10 +114,11 @@ class Downlink:
         self._silence_s = silence_s
         self._tls = tls
 
-    async def listen(self, cursor: str) -> AsyncIterator[list[Message] | Refused]:
-        """What comes behind `cursor`, each time as much as has come at once; an empty list is a sign of life.
+    async def listen(self, cursor: str, take: Callable[[list[Message]], Awaitable[None]]) -> Refused | None:
+        """Hand on what comes behind `cursor`, as much as has come at once; nothing is a sign of life.
 
-        Ends where the cloud ends it, or with `Refused`. Raises Transient where the way or the answer fails.
+        Returns where the cloud ends it, or has no stream. Raises Transient where the way or the answer fails, Rejected
+        where an event is too long, and what `take` raises.
         """
         headers = {"Accept": wire.EVENTS_TYPE, "Cache-Control": "no-store", "User-Agent": "nightsafe"}
         if cursor:
@@ -132,13 +133,13 @@ class Downlink:
                 session.get(self._url, headers=headers, allow_redirects=False) as answer,
             ):
                 if answer.status != 200:
-                    yield Refused(answer.status, retry_after_s(answer.headers.get("Retry-After"), None))
-                    return
+                    return Refused(answer.status, retry_after_s(answer.headers.get("Retry-After"), None))
                 if wire.media_type(answer.headers.get("Content-Type")) != wire.EVENTS_TYPE:
                     raise wire.NotAnAnswer("It is no stream of events.")
                 parser = Parser()
                 async for chunk in answer.content.iter_any():
-                    yield list(parser.feed(chunk))
+                    await take(list(parser.feed(chunk)))
+                return None
         except TimeoutError as error:
             raise Transient("downlink_silent", "The cloud's stream of commands is silent.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:

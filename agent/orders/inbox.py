@@ -5,7 +5,8 @@ looks into the journal. What this version cannot use is counted and told, and bl
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import structlog
@@ -30,7 +31,7 @@ ABSENT: Final = (404, 405, 501)
 class Stream(Protocol):
     """The cloud's stream; see `cloud/downlink.py`. Raises NightsafeError."""
 
-    def listen(self, cursor: str) -> AsyncIterator[Any]: ...
+    async def listen(self, cursor: str, take: Callable[[list[Any]], Awaitable[None]]) -> Any: ...
 
 
 class Kept(Protocol):
@@ -101,20 +102,14 @@ class Inbox:
 
     async def _rest(self, pause_s: float) -> None:
         self._again.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._again.wait()
-        except TimeoutError:
-            pass
 
     async def _hear(self) -> None:
-        async for came in self._stream.listen(await self._kept.cursor()):
-            if not isinstance(came, list):
-                self._put_off(came)
-                return
-            self._note(True)
-            if came:
-                await self._take(came)
+        refused = await self._stream.listen(await self._kept.cursor(), self._take)
+        if refused is not None:
+            self._put_off(refused)
 
     def _put_off(self, refused: Any) -> None:
         if refused.status == 401:
@@ -133,6 +128,9 @@ class Inbox:
 
     async def _take(self, messages: list[Any]) -> None:
         """Keep what has come, then tell of it."""
+        self._note(True)
+        if not messages:
+            return
         found = [read(one.event, one.data) for one in messages]
         for one in found:
             if isinstance(one, Unusable):

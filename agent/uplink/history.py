@@ -53,12 +53,10 @@ class History:
         self._limits = limits
         self._waiting: deque[Any] = deque(maxlen=WAITING_MAX)
         self._kept: deque[Any] = deque(maxlen=SHOWN_MAX)
-        self._wake = asyncio.Event()
 
     def note(self, reading: Reading) -> None:
         """The raw state has changed just now."""
         self._waiting.append(self._made(reading))
-        self._wake.set()
 
     def latest(self) -> tuple[UplinkChange, ...]:
         """The latest changes that are durable, oldest first."""
@@ -73,8 +71,6 @@ class History:
         with suppress(NightsafeError):  # the page shows what comes from now on
             self._kept.extend(await self._changes.latest(SHOWN_MAX))
         while not stop.is_set():
-            await _either(self._wake, stop)
-            self._wake.clear()
             await self._write()
             with suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_INTERVAL_S):
@@ -89,18 +85,7 @@ class History:
             kept = await self._changes.add(due, self._limits().history_days * DAY_S)
         except NightsafeError as error:
             log.debug("uplink_history_put_off", code=error.code)
-            self._wake.set()
             return
         self._kept.extend(kept)
         for _ in due:
             self._waiting.popleft()
-
-
-async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
-    """Until one of them is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in (one, other)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

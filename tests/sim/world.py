@@ -251,7 +251,7 @@ class World:
         self.loop.close()
 
 
-TASKS_MAX: Final = 40
+TASKS_MAX: Final = 64
 TIMERS_MAX: Final = 40
 
 
