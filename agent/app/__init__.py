@@ -22,6 +22,7 @@ import structlog
 
 from agent import __version__
 from agent.app.alerts_side import make_alerts
+from agent.app.desk_side import CAPABILITIES_TOPIC, make_services
 from agent.app.devices_side import (
     gate_doors,
     hashes_of,
@@ -45,6 +46,7 @@ from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.pairing import fingerprint_shown
+from agent.core.requests import Reply, Request
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
 from agent.ingest.commands import Commands
@@ -308,7 +310,18 @@ async def _compose(
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
     downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live)
     told = NoticeSide(source, lambda: live.settings.notices)
-    broadcast = Broadcast([status_topic(source), Retained(NOTICES_TOPIC, told.notices)], session, clock)
+    services = make_services(
+        settings, journal, cloud, monitor, session, lan.heard, lan.register, told, _no_status, telling, clock, live,
+        new_id,
+    )  # fmt: skip
+    stack.push_async_callback(services.counter.close)
+    downlink.inbox.on_command(services.cards.command)
+    topics = (
+        status_topic(source),
+        Retained(NOTICES_TOPIC, told.notices),
+        Retained(CAPABILITIES_TOPIC, services.capabilities),
+    )
+    broadcast = Broadcast(topics, session, clock)
     session.on_connect(broadcast.republish)
 
     async def adopt(actor: str, reason: str) -> None:
@@ -358,6 +371,8 @@ async def _compose(
         Entry(lan.broker, vital=True, stop_s=times.stop_edges_s),
         Entry(session, vital=False, stop_s=times.stop_edges_s),
         Entry(broadcast, vital=False, stop_s=times.stop_edges_s),
+        Entry(services.cards, vital=False, stop_s=times.stop_ingest_s),
+        Entry(services.desk, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.receipts, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
@@ -386,6 +401,10 @@ async def _compose(
         }
 
     return entries, addresses
+
+
+async def _no_status(request: Request) -> Reply:
+    return Reply(request.id, "error", {}, "not_here_yet", "Ask the page.")
 
 
 def _venue(settings: Settings) -> Venue:

@@ -268,6 +268,7 @@ class Lan:
         self._gaps: Gaps
         self._presence: Presence
         self._on_state: Callable[[str, bytes], None] = lambda device, payload: None
+        self._on_request: Callable[[str, str, bytes, tuple[str, bytes | None] | None], None] = _nobody_answers
 
     def join(self, receipts: Receipts, gaps: Gaps, presence: Presence) -> None:
         """Name those who are told; they need the session, which needs this."""
@@ -326,6 +327,16 @@ class Lan:
         """An event that came as a will."""
         self._intake.offer(device, payload, settle)
 
+    def request(self, device: str, service: str, payload: bytes, topic: str | None, correlation: bytes | None) -> None:
+        """A request in real time. Its reply goes elsewhere, too, where that is below the device's own replies."""
+        own = f"pos/v1/{device}/replies"
+        elsewhere = topic is not None and (topic == own or topic.startswith(f"{own}/")) and topic != own
+        self._on_request(device, service, payload, (topic, correlation) if elsewhere and topic else None)
+
+    def on_request(self, call: Callable[[str, str, bytes, tuple[str, bytes | None] | None], None]) -> None:
+        """Call `call` with each request."""
+        self._on_request = call
+
     def state(self, device: str, payload: bytes, retained: bool) -> None:
         """A device's state topic."""
         self._gaps.heard(device, payload)
@@ -335,6 +346,10 @@ class Lan:
     def on_state(self, call: Callable[[str, bytes], None]) -> None:
         """Call `call` with each device's state, too."""
         self._on_state = call
+
+
+def _nobody_answers(device: str, service: str, payload: bytes, way: tuple[str, bytes | None] | None) -> None:
+    """Before anybody is joined."""
 
 
 class LanCounts:

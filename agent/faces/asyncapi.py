@@ -11,7 +11,6 @@ from agent.faces.schemas import EVENT_TITLE, MESSAGES, components, event
 
 REF: Final = "#/components/schemas/{name}"
 SENT_LATER: Final = " This release does not send it yet."
-HEARD_LATER: Final = " This release does not answer it yet."
 
 
 class Topic(NamedTuple):
@@ -45,7 +44,7 @@ TOPICS: Final = (
         "receive",
         "request",
         False,
-        "A real-time request to a service." + HEARD_LATER,
+        "A real-time request to a service.",
     ),
     Topic(
         "receipt",
@@ -77,7 +76,7 @@ TOPICS: Final = (
         "send",
         "reply",
         False,
-        "The answer to a real-time request." + SENT_LATER,
+        "The answer to a real-time request.",
     ),
     Topic("orders", "pos/v1/{device}/orders", "send", "order", False, "One order for the venue." + SENT_LATER),
     Topic("status", "pos/v1/venue/status", "send", "venue-status", True, "How the venue stands, for every device."),
@@ -87,7 +86,7 @@ TOPICS: Final = (
         "send",
         "capabilities",
         True,
-        "Which real-time services can be asked now." + SENT_LATER,
+        "Which real-time services can be asked now.",
     ),
     Topic("notices", "pos/v1/venue/notices", "send", "notices", True, "What staff should read."),
     Topic(

@@ -367,3 +367,31 @@ select data, heard_ms, uptime_ms, boot from commands where event = ? and busines
 
 -- name: remove_commands
 delete from commands where lived_s < ? and event in ('payment.posted', 'payment.declined');
+
+-- Requests and reservations -----------------------------------------------------------------------------------------
+
+-- name: read_request
+select digest, reply from requests where device = ? and id = ?;
+
+-- name: add_request
+insert into requests (device, id, digest, reply, lived_s) values (?, ?, ?, ?, ?) on conflict (device, id) do nothing;
+
+-- name: remove_requests
+delete from requests where lived_s < ?;
+
+-- name: read_reservations_open
+select device, payment_id, token, amount, currency, at_s, stored, against from reservations where ended is null
+order by at_s, device, payment_id;
+
+-- name: count_declined_on
+select count(*) from reservations where ended = 'declined' and ended_day = ?;
+
+-- name: add_reservation
+insert into reservations (device, payment_id, token, amount, currency, at_s, stored, against, manager, reason)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (device, payment_id) do nothing;
+
+-- name: note_reservation_stored
+update reservations set stored = 1 where device = ? and payment_id = ?;
+
+-- name: end_reservation
+update reservations set ended = ?, ended_s = ?, ended_day = ? where payment_id = ? and ended is null;

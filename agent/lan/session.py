@@ -40,6 +40,10 @@ class Messages(Protocol):
         """An event that came as a device's will."""
         ...
 
+    def request(self, device: str, service: str, payload: bytes, topic: str | None, correlation: bytes | None) -> None:
+        """A request in real time; `topic` and `correlation` are where else its reply is to go."""
+        ...
+
     def state(self, device: str, payload: bytes, retained: bool) -> None:
         """A device's state topic; an empty payload has cleared it. `retained` was said some time before."""
         ...
@@ -151,6 +155,15 @@ class Session:
             acknowledge()
             if message.retain and payload:
                 self._forget(client, topic)
+            elif payload:
+                where = message.properties
+                self._messages.request(
+                    device,
+                    kind.removeprefix("requests/"),
+                    payload,
+                    getattr(where, "ResponseTopic", None),
+                    getattr(where, "CorrelationData", None),
+                )
         elif message.retain:
             acknowledge()  # `retain` on an event is ignored
         else:

@@ -10,21 +10,6 @@ from agent.core.arrivals import TOLD_MAX
 from agent.settings.section import Address, Section, live, restart
 from agent.settings.venue import OfflineCardPayments
 
-SERVICES = (
-    "loyalty.balance",
-    "loyalty.redeem",
-    "gift_card.balance",
-    "gift_card.sell",
-    "gift_card.redeem",
-    "on_account.charge",
-    "on_account.pay",
-    "availability.lookup",
-    "card.authorize",
-    "payment.status",
-    "notices.mute",
-)
-"""The real-time services a device may ask for."""
-
 
 class StateSettings(Section, frozen=True):
     """Where the box keeps what it must not lose."""

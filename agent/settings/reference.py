@@ -71,6 +71,8 @@ UNITS: Final[Mapping[str, str]] = {
     "depth": "levels",
     "shown": "entries",
     "declines": "payments",
+    "requests": "requests",
+    "products": "products",
     "probes": "probes",
     "handshakes": "handshakes",
     "epochs": "epochs",
@@ -152,7 +154,7 @@ def page() -> str:
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
         "Read and checked, but without effect in this build, because what they steer is not here yet:",
-        "`venue.trading`, the tables `[devices.<id>]`, and all of `[orders]`, `[policy]` and `[loyalty]`.",
+        "`venue.trading` and all of `[orders]`.",
         "",
         "Written by `python -m agent.settings.reference`.",
     ]

@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from agent.core.policy import OVERRIDES
 from agent.core.presence import version_order
-from agent.settings.box import SERVICES, DeviceSettings, DevicesSettings, GateSettings
+from agent.settings.box import DeviceSettings, DevicesSettings, GateSettings
 from agent.settings.lines import KeyPath
 from agent.settings.section import ID_PATTERN, ID_WORDS, RESERVED_NAMES, Address, is_loopback
 from agent.settings.uplink import CloudSettings
-from agent.settings.venue import WEEKDAYS, AlertsSettings, SmtpSettings
+from agent.settings.venue import SERVICES, WEEKDAYS, AlertsSettings, SmtpSettings
 
 Sections = dict[str, Any]
 """The tables of one file by name, as structs; without those that could not be built."""
@@ -91,6 +92,12 @@ def _services(path: KeyPath, services: tuple[str, ...]) -> Iterator[Problem]:
     for service in services:
         if service not in SERVICES:
             yield Problem(path, _unknown_word(service, SERVICES))
+
+
+def _overrides(path: KeyPath, limits: tuple[str, ...]) -> Iterator[Problem]:
+    for limit in limits:
+        if limit not in OVERRIDES:
+            yield Problem(path, _unknown_word(limit, OVERRIDES))
 
 
 def _version(path: KeyPath, version: str) -> Iterator[Problem]:
@@ -185,6 +192,8 @@ _JUDGES: Final[Mapping[KeyPath, Callable[[KeyPath, Any], Iterator[Problem]]]] = 
     ("venue", "timezone"): _timezone,
     ("venue", "trading"): _trading,
     ("cloud", "url"): _url,
+    ("services", "used"): _services,
+    ("policy", "override"): _overrides,
     ("orders", "devices"): _device_ids,
     ("devices", "version_min"): _version,
     ("notices", "version_min"): _version,

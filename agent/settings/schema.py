@@ -27,6 +27,7 @@ from agent.settings.venue import (
     NoticesSettings,
     OrdersSettings,
     PolicySettings,
+    ServicesSettings,
     VenueSettings,
 )
 
@@ -49,6 +50,7 @@ class Settings(Section, frozen=True):
     discovery: DiscoverySettings = msgspec.field(default_factory=DiscoverySettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
+    services: ServicesSettings = msgspec.field(default_factory=ServicesSettings)
     loyalty: LoyaltySettings = msgspec.field(default_factory=LoyaltySettings)
     notices: NoticesSettings = msgspec.field(default_factory=NoticesSettings)
     alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)

@@ -8,6 +8,21 @@ import msgspec
 
 from agent.settings.section import ID_PATTERN, Section, live, never
 
+SERVICES = (
+    "loyalty.balance",
+    "loyalty.redeem",
+    "gift_card.balance",
+    "gift_card.sell",
+    "gift_card.redeem",
+    "on_account.charge",
+    "on_account.pay",
+    "availability.lookup",
+    "card.authorize",
+    "payment.status",
+    "notices.mute",
+)
+"""The real-time services a device may ask for."""
+
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 OfflineCardPayments = Literal["refuse", "queue"]
@@ -53,12 +68,35 @@ class PolicySettings(Section, frozen=True):
     card_limit: Annotated[int, live("Queued for one card, in minor units.", ge=0)] = 10_000
     device_limit: Annotated[int, live("Queued by one device, in minor units.", ge=0)] = 50_000
     venue_limit: Annotated[int, live("Queued in the whole venue, in minor units.", ge=0)] = 200_000
+    override: Annotated[
+        tuple[str, ...], live("Limits that a manager may override: floor_limit, card_limit, device_limit.")
+    ] = ()
     queued_age_max_s: Annotated[
         float, live("Age of the oldest queued payment at which no more are queued.", gt=0, le=2_592_000)
     ] = 86_400.0
     declines_per_day_max: Annotated[
         int, live("Declined payments in a day after which no more are queued, as a count.", ge=0, le=10_000)
     ] = 5
+
+
+class ServicesSettings(Section, frozen=True):
+    """What devices ask in real time."""
+
+    used: Annotated[tuple[str, ...], live("Services that this venue uses; the others are not told of at all.")] = (
+        SERVICES
+    )
+    deadline_s: Annotated[float, live("Time that the cloud has to answer a request.", gt=0, le=30)] = 3.0
+    requests_failed_max: Annotated[
+        int, live("Requests in a row without an answer, after which none waits any more.", ge=1, le=100)
+    ] = 3
+    trial_interval_s: Annotated[
+        float, live("How often such a cloud is tried again in the background.", ge=0.5, le=600)
+    ] = 5.0
+    requests_per_device_max: Annotated[int, live("Requests of one device under way at once.", ge=1, le=1_000)] = 8
+    requests_max: Annotated[int, live("Requests of all devices under way at once.", ge=1, le=10_000)] = 64
+    products_max: Annotated[int, live("Products whose last known availability is remembered.", ge=0, le=100_000)] = (
+        2_000
+    )
 
 
 class LoyaltySettings(Section, frozen=True):

@@ -124,6 +124,10 @@ class Monitor:
         """What people are shown: "offline" only once it has lasted."""
         return self._facts
 
+    def raw(self) -> Reading:
+        """What the evidence says this moment, not debounced."""
+        return self._uplink.raw
+
     def changes(self) -> tuple[Reading, ...]:
         """The latest raw changes, oldest first, none of them debounced."""
         return tuple(self._changes)

@@ -17,7 +17,7 @@ from tests.sales import counted, event
 
 pytestmark = pytest.mark.needs("mosquitto")
 
-NOT_SENT_YET = {"replies", "orders", "capabilities"}
+NOT_SENT_YET = {"orders"}
 
 
 def schema_of(topic: str) -> str | None:
@@ -49,6 +49,8 @@ def test_everything_that_a_device_is_sent_keeps_to_its_schema(new_box: Callable[
             event(type="pos.payment.captured", data={}), counted("e2", 2),
         ), 1):  # fmt: skip
             till.send(mqtt.publish(till.events, payload, packet_id=at, level=V5, props=props))
+        asked = b'{"id":"q1","args":{"customer_id":"c1"}}'
+        till.send(mqtt.publish("pos/v1/till-1/requests/loyalty.balance", asked, packet_id=99, level=V5))
 
         def look() -> bool:
             try:
@@ -62,7 +64,17 @@ def test_everything_that_a_device_is_sent_keeps_to_its_schema(new_box: Callable[
                 length, at = mqtt.read_varint(got.body, at)
                 name = "own" if got.topic.endswith("/mine") else schema_of(got.topic) or got.topic
                 heard.setdefault(name, []).append(json.loads(got.body[at + length :]))
-            wanted = {"receipt", "receiptOfAnEpoch", "commands", "status", "notices", "checks", "own"}
+            wanted = {
+                "receipt",
+                "receiptOfAnEpoch",
+                "commands",
+                "status",
+                "notices",
+                "capabilities",
+                "replies",
+                "checks",
+                "own",
+            }
             whole = wanted <= heard.keys() and len(heard["own"]) >= 6
             return whole and any(one["notices"] for one in heard["notices"])
 

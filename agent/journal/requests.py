@@ -1,0 +1,128 @@
+"""desk → [journal: requests and reservations] → disk. What was answered, and what was promised on trust.
+
+A promise is durable, with its reply, before it is said. Replies that promise nothing are written later. Never decides.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from agent.core.arrivals import Own
+from agent.core.errors import Rejected
+from agent.core.policy import Ask, Reservation
+from agent.core.requests import KEEP_S, Reply, Request
+from agent.journal.book import EpochBook
+from agent.journal.database import SQL
+from agent.journal.told import harmless
+from agent.journal.writing import Writing
+
+_reply = msgspec.json.Decoder(Reply).decode
+
+
+class Known(NamedTuple):
+    """What was replied to a request of this name, and the digest of what was asked."""
+
+    digest: str
+    reply: Reply
+
+
+class Requests:
+    """The two tables. Raises Transient and JournalDamaged where nothing can be read or written now."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+
+    def lived_s(self) -> float:
+        """Seconds that the box has run."""
+        return self._writing.lived().total_s
+
+    async def known(self, device: str, id: str) -> Known | None:
+        """What was replied before."""
+
+        def read(connection: sqlite3.Connection) -> Known | None:
+            row = connection.execute(SQL["read_request"], (device, id)).fetchone()
+            return Known(row[0], _reply(row[1])) if row is not None else None
+
+        return await self._writing.run(read)
+
+    async def note(self, answered: Sequence[tuple[Request, Reply]]) -> None:
+        """Remember what was replied."""
+        lived_s = self.lived_s()
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.executemany(SQL["add_request"], (_row(request, reply, lived_s) for request, reply in answered))
+            connection.execute(SQL["remove_requests"], (lived_s - KEEP_S,))
+
+        await self._writing.change(write)
+
+    async def open(self) -> tuple[Reservation, ...]:
+        """All that was promised and has no final fate."""
+
+        def read(connection: sqlite3.Connection) -> tuple[Reservation, ...]:
+            rows = connection.execute(SQL["read_reservations_open"]).fetchall()
+            return tuple(
+                Reservation(device, payment, token, amount, currency, at_s, bool(stored), bool(against))
+                for device, payment, token, amount, currency, at_s, stored, against in rows
+            )
+
+        return await self._writing.run(read)
+
+    async def declined_on(self, day: str) -> int:
+        """How many of the promised payments were declined on this day."""
+        row = await self._writing.run(
+            lambda connection: connection.execute(SQL["count_declined_on"], (day,)).fetchone()
+        )
+        return int(row[0])
+
+    async def reserve(self, wanted: Ask, request: Request, reply: Reply, overridden: bool) -> Reservation:
+        """Promise it, and remember the reply, in one step; who has overridden a limit goes into the log.
+
+        Raises Rejected where the device has used the payment's id before.
+        """
+        at_s = self.lived_s()
+        reserved = Reservation(wanted.device, wanted.payment_id, wanted.token, wanted.amount, wanted.currency, at_s)
+        by = wanted.override if overridden else None
+
+        def write(connection: sqlite3.Connection) -> tuple[Reservation, set[EpochBook]]:
+            values = (*reserved[:6], 0, 0, by.manager if by else None, by.reason if by else None)
+            if not connection.execute(SQL["add_reservation"], values).rowcount:
+                raise Rejected("payment_id_used", f"{wanted.device} has used this payment_id before.")
+            connection.execute(SQL["add_request"], _row(request, reply, at_s))
+            if by is None:
+                return reserved, set()
+            fold = self._writing.fold(connection)
+            data = {
+                "condition": f"limit_overridden:{wanted.payment_id}",
+                "actor": harmless(by.manager),
+                "reason": harmless(by.reason),
+                "device": wanted.device,
+                "amount": {"amount": wanted.amount, "currency": wanted.currency},
+            }
+            fold.take(Own("nightsafe.condition.raised", data))
+            fold.write()
+            return reserved, fold.touched
+
+        made = await self._writing.transact(write)
+        self._writing.tell()
+        return made
+
+    async def against(self, one: Reservation) -> None:
+        """Count a capture that was taken offline without being asked for."""
+        values = (*one[:6], 1, 1, None, None)
+        await self._writing.change(lambda connection: connection.execute(SQL["add_reservation"], values))
+
+    async def stored(self, one: Reservation) -> None:
+        """Its own event is in the journal."""
+        key = (one.device, one.payment_id)
+        await self._writing.change(lambda connection: connection.execute(SQL["note_reservation_stored"], key))
+
+    async def end(self, payment_id: str, how: str, day: str) -> None:
+        """It has its final fate, or a person has released it."""
+        values = (how, self.lived_s(), day, payment_id)
+        await self._writing.change(lambda connection: connection.execute(SQL["end_reservation"], values), must=True)
+
+
+def _row(request: Request, reply: Reply, lived_s: float) -> tuple[str, str, str, str, float]:
+    return request.device, request.id, request.digest, msgspec.json.encode(reply).decode(), lived_s

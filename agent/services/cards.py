@@ -1,0 +1,254 @@
+"""desk → [offline cards] → journal. Takes card payments on trust, within the venue's limits, one after the other.
+
+What is approved is reserved durably before it is said, and stays reserved until the payment's fate is final or a person
+releases it. Never forgets a reservation whose commit it is not sure about.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+
+from agent.core import policy
+from agent.core.commands import Command
+from agent.core.conditions import Severity
+from agent.core.errors import NightsafeError, Rejected
+from agent.core.policy import Ask, Reservation
+from agent.core.requests import Reply, Request
+
+log = structlog.get_logger()
+
+LOOK_INTERVAL_S: Final = 2.0
+UNSEEN_S: Final = 600.0
+"""A reservation whose payment never came is told after so long, in seconds that the box runs."""
+COMMANDS: Final = {"payment.posted": "posted", "payment.declined": "declined"}
+
+
+class Kept(Protocol):
+    """The durable reservations. Raises NightsafeError."""
+
+    def lived_s(self) -> float: ...
+    async def open(self) -> Sequence[Reservation]: ...
+    async def declined_on(self, day: str) -> int: ...
+    async def reserve(self, wanted: Ask, request: Request, reply: Reply, overridden: bool) -> Reservation: ...
+    async def against(self, one: Reservation) -> None: ...
+    async def stored(self, one: Reservation) -> None: ...
+    async def end(self, payment_id: str, how: str, day: str) -> None: ...
+
+
+class Telling(Protocol):
+    """Where it is said what holds, and what has happened."""
+
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def lift(self, id: str) -> None: ...
+
+
+class Terms(NamedTuple):
+    """What holds for one device now: whether cards are queued, whether its payments are held; the venue's limits."""
+
+    queue: bool
+    held: bool
+    limits: policy.Limits
+    override: Sequence[str]
+
+
+class Payment(NamedTuple):
+    """A payment whose event is stored, as far as it matters here."""
+
+    device: str
+    payment_id: str
+    token: str | None
+    amount: int
+    currency: str
+    offline: bool
+
+
+class Cards:
+    """The stage. `today` is the business date."""
+
+    def __init__(self, kept: Kept, telling: Telling, terms: Callable[[str], Terms], today: Callable[[], str]) -> None:
+        self.name = "cards"
+        self._kept = kept
+        self._telling = telling
+        self._terms = terms
+        self._today = today
+        self._open: dict[tuple[str, str], Reservation] = {}
+        self._declines: tuple[str, int] | None = None
+        self._loaded = False
+        self._one = asyncio.Lock()
+        self._due: list[Payment | Command] = []
+
+    @property
+    def exposure(self) -> int:
+        """All that is reserved now, in minor units."""
+        return sum(one.amount for one in self._open.values())
+
+    async def offline(self, request: Request) -> Reply:
+        """Whether this payment is taken on trust. Raises Transient and JournalDamaged where nothing can be written."""
+        try:
+            wanted = policy.ask(request.device, request.args)
+        except policy.Malformed as wrong:
+            return Reply(request.id, "error", {}, "malformed", f"{wrong}.")
+        terms = self._terms(request.device)
+        if terms.held:
+            return _declined(request, "payments_held")
+        if not terms.queue:
+            return _declined(request, "offline_refused")
+        async with self._one:
+            await self._load()
+            return await self._take(request, wanted, terms)
+
+    async def _take(self, request: Request, wanted: Ask, terms: Terms) -> Reply:
+        open_, now_s = list(self._open.values()), self._kept.lived_s()
+        declines = await self._declined_today()
+        strict = policy.decide(wanted._replace(override=None), open_, terms.limits, now_s, declines)
+        why = policy.decide(wanted, open_, terms.limits, now_s, declines, terms.override)
+        if why is not None:
+            return _declined(request, why)
+        result = {
+            "payment_id": wanted.payment_id,
+            "amount": {"amount": wanted.amount, "currency": wanted.currency},
+            "store_and_forward": True,
+            "authorization_code": None,
+        }
+        reply = Reply(request.id, "ok", result, "store_and_forward", "Taken offline: it is charged later.")
+        sure = Reservation(wanted.device, wanted.payment_id, wanted.token, wanted.amount, wanted.currency, now_s)
+        key = (wanted.device, wanted.payment_id)
+        if key in self._open:
+            return Reply(request.id, "declined", {}, "payment_id_used", "This payment_id is reserved already.")
+        self._open[key] = sure  # until the disk is known to say otherwise, it counts
+        try:
+            self._open[key] = await self._kept.reserve(wanted, request, reply, overridden=strict is not None)
+        except Rejected as refused:
+            del self._open[key]
+            return Reply(request.id, "declined", {}, refused.code, refused.text)
+        except NightsafeError:
+            self._loaded = False  # nobody knows whether it landed: the disk is asked before the next decision
+            raise
+        return reply
+
+    async def _load(self) -> None:
+        """Know what the disk has; Transient and JournalDamaged where it cannot be asked."""
+        if not self._loaded:
+            self._open = {(one.device, one.payment_id): one for one in await self._kept.open()}
+            self._declines = None
+            self._loaded = True
+
+    async def _declined_today(self) -> int:
+        today = self._today()
+        if self._declines is None or self._declines[0] != today:
+            self._declines = today, await self._kept.declined_on(today)
+        return self._declines[1]
+
+    # What becomes of them ---------------------------------------------------------------------------------------------
+
+    def paid(self, payment: Payment) -> None:
+        """A payment's own event is stored."""
+        if (payment.device, payment.payment_id) in self._open or payment.offline:
+            self._due.append(payment)
+
+    def command(self, command: Command) -> None:
+        """The cloud tells of a payment's final fate."""
+        if command.event in COMMANDS:
+            self._due.append(command)
+
+    async def release(self, payment_id: str, actor: str, reason: str) -> None:
+        """A person ends a reservation. Raises Rejected where there is none, and what the journal raises."""
+        async with self._one:
+            await self._load()
+            found = [key for key in self._open if key[1] == payment_id]
+            if not found:
+                raise Rejected("reservation_none", f"Nothing is reserved for {payment_id}.", "See `nightsafe status`.")
+            await self._end(payment_id, "released")
+        log.warning("reservation_released", payment=payment_id, actor=actor, reason=reason)
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Follow what becomes of reservations until `stop`."""
+        ready()
+        while not stop.is_set():
+            try:
+                async with self._one:
+                    await self._load()
+                    await self._settle()
+            except NightsafeError as error:
+                log.debug("reservations_put_off", code=error.code)
+            self._tell()
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL_S):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _settle(self) -> None:
+        while self._due:
+            one = self._due[0]
+            if isinstance(one, Command):
+                if any(key[1] == one.business for key in self._open):
+                    await self._end(one.business, COMMANDS[one.event])
+            else:
+                await self._note_paid(one)
+            del self._due[0]
+
+    async def _end(self, payment_id: str, how: str) -> None:
+        today = self._today()
+        await self._kept.end(payment_id, how, today)
+        if how == "declined" and self._declines is not None:
+            self._declines = self._declines[0], self._declines[1] + 1
+        for key in [key for key in self._open if key[1] == payment_id]:
+            del self._open[key]
+            self._telling.lift(f"reservation_unseen:{payment_id}")
+
+    async def _note_paid(self, payment: Payment) -> None:
+        key = (payment.device, payment.payment_id)
+        reserved = self._open.get(key)
+        if reserved is not None:
+            if not reserved.stored:
+                await self._kept.stored(reserved)
+                self._open[key] = reserved._replace(stored=True)
+                self._telling.lift(f"reservation_unseen:{payment.payment_id}")
+            return
+        if payment.token is None:
+            return
+        at_s = self._kept.lived_s()
+        one = Reservation(*key, payment.token, payment.amount, payment.currency, at_s, stored=True, against=True)
+        await self._kept.against(one)
+        self._open[key] = one
+        self._telling.happened(
+            f"offline_against_policy:{payment.device}",
+            "warning",
+            f"{payment.device} took a card offline by itself",
+            f"{payment.device} has taken payment {payment.payment_id} offline without asking this box. It is stored "
+            "and uploaded as ever, and counts towards the venue's limits.",
+            "Look at the app's own offline setting; call its vendor.",
+        )
+
+    def _tell(self) -> None:
+        now_s = self._kept.lived_s()
+        for one in self._open.values():
+            if not one.stored and now_s - one.at_s >= UNSEEN_S:
+                self._telling.hold(
+                    f"reservation_unseen:{one.payment_id}",
+                    "warning",
+                    "An offline card payment never came",
+                    f"{one.device} was allowed to take payment {one.payment_id} offline, and has not sent it.",
+                    "Look at the device. If the payment was not taken, release it: nightsafe payments release "
+                    f"{one.payment_id} --actor NAME --reason TEXT",
+                )
+
+
+def _declined(request: Request, why: policy.Reason) -> Reply:
+    return Reply(request.id, "declined", {}, why, policy.WORDS[why])
+
+
+def paid_as(device: str, data: Any) -> Payment | None:
+    """What a stored `pos.payment.*` event says here; None where it is of no card."""
+    amount, card = data.get("amount"), data.get("card")
+    if data.get("tender") != "card" or not isinstance(amount, dict) or data.get("training") is True:
+        return None
+    token = card.get("token") if isinstance(card, dict) else None
+    return Payment(
+        device, str(data.get("payment_id")), token, int(amount["amount"]), str(amount["currency"]),
+        data.get("offline") is True,
+    )  # fmt: skip
