@@ -16,6 +16,7 @@ from agent.lan import packets
 from agent.lan.flow import EventFlow
 from agent.lan.packets import Malformed
 from agent.lan.phases import Hold, LockedOut, Phase
+from agent.lan.sockets import acknowledge_at_once
 from agent.lan.stream import PacketStream
 from agent.lan.upstream import Upstream
 
@@ -221,6 +222,7 @@ class DeviceConnection(asyncio.Protocol):
         """Bytes of the device for the broker."""
         if self._upstream is not None:
             self._upstream.write(data, self._loop.time())
+            acknowledge_at_once(self._transport)
 
     def message(self, topic: bytes) -> bool:
         """A PUBLISH for the broker; it refuses what the device may not write, the gate counts and tells of it."""

@@ -5,6 +5,7 @@ Never reads or writes a byte.
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,17 @@ def notice_silence(listener: socket.socket, idle_s: int, interval_s: int, probes
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes_max)
     unacknowledged_ms = 1000 * (idle_s + interval_s * probes_max) - 500 * interval_s
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unacknowledged_ms)
+
+
+def acknowledge_at_once(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel acknowledge what has just come, now: it waits up to 40 ms otherwise where nothing is sent back.
+
+    A client that does not switch off Nagle's algorithm keeps its next request to itself for as long.
+    """
+    device = transport.get_extra_info("socket")
+    if device is not None and device.family != socket.AF_UNIX:
+        with suppress(OSError):
+            device.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 async def connected(path: Path) -> socket.socket:
