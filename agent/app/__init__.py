@@ -35,6 +35,7 @@ from agent.app.devices_side import (
 from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
+from agent.app.payments_side import make_payments
 from agent.app.presence_side import Commanding, make_presence
 from agent.cloud.client import Client
 from agent.cloud.probe import CloudProbe
@@ -77,6 +78,7 @@ from agent.web.acts import Acts
 from agent.web.door import PATH as door_path
 from agent.web.pair import PATH as pair_path
 from agent.web.pair import post as pair
+from agent.web.payments import PaymentsFace
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -289,6 +291,7 @@ async def _compose(
     )
     lan = _join_lan(settings, live, store, clock, telling, new_id)
     gate, session, presence = lan.gate, lan.session, lan.presence
+    payments = make_payments(directory, stack, journal, telling, live)
     disk = Disk(
         directory,
         journal,
@@ -330,6 +333,7 @@ async def _compose(
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
+        payments=PaymentsFace(payments.inquiry),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
@@ -353,6 +357,7 @@ async def _compose(
         Entry(lan.checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
         Entry(commands, vital=False, stop_s=times.stop_ingest_s),
+        Entry(payments.stage, vital=False, stop_s=times.stop_edges_s),
         Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]

@@ -21,7 +21,14 @@ from agent.settings.box import (
 )
 from agent.settings.section import Section
 from agent.settings.uplink import CloudSettings, DrainSettings, UplinkSettings
-from agent.settings.venue import AlertsSettings, LoyaltySettings, OrdersSettings, PolicySettings, VenueSettings
+from agent.settings.venue import (
+    AlertsSettings,
+    LoyaltySettings,
+    OrdersSettings,
+    PaymentsSettings,
+    PolicySettings,
+    VenueSettings,
+)
 
 
 class Settings(Section, frozen=True):
@@ -42,6 +49,7 @@ class Settings(Section, frozen=True):
     discovery: DiscoverySettings = msgspec.field(default_factory=DiscoverySettings)
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
+    payments: PaymentsSettings = msgspec.field(default_factory=PaymentsSettings)
     loyalty: LoyaltySettings = msgspec.field(default_factory=LoyaltySettings)
     alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)
     logs: LogsSettings = msgspec.field(default_factory=LogsSettings)

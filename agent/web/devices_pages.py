@@ -64,7 +64,8 @@ class DevicesPages:
     def __init__(self, source: Source, desk: Desk, login: Login, https_port: Callable[[], int | None]) -> None:
         self._source = source
         self._desk = desk
-        self._login = login
+        self.login = login
+        """Who may act, and look at what is not for everybody."""
         self._https_port = https_port
 
     def routes(self) -> list[web.RouteDef]:
@@ -102,7 +103,7 @@ class DevicesPages:
         """A page for people who are logged in; others are asked for the PIN."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            session = await self._login.session_of(request)
+            session = await self.login.session_of(request)
             if session is None:
                 return _go("/login")
             try:
@@ -117,7 +118,7 @@ class DevicesPages:
 
         async def answer(request: web.Request) -> web.StreamResponse:
             form = await _form(request)
-            session = await self._login.session_of(request)
+            session = await self.login.session_of(request)
             if session is None:
                 return _go("/login")
             tell = partial(log.warning, "page_act", act=name, who=PAGE, address=address_of(request))
@@ -158,7 +159,7 @@ class DevicesPages:
         return await self._pin_form(request)
 
     async def _pin_form(self, request: web.Request, error: str = "", status_code: int = 200) -> web.StreamResponse:
-        unusable = await self._login.usable()
+        unusable = await self.login.usable()
         return self._paper(request).show(
             "login.html", status_code=status_code, forms=True, error=error, unusable=unusable
         )
@@ -166,7 +167,7 @@ class DevicesPages:
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         form = await _form(request)
         try:
-            token, _ = await self._login.enter(request, form.get("pin", "").strip())
+            token, _ = await self.login.enter(request, form.get("pin", "").strip())
         except Rejected as error:
             return await self._pin_form(request, str(error), 429 if error.code == "pin_wait" else 403)
         except NightsafeError:
@@ -176,14 +177,14 @@ class DevicesPages:
         return inside
 
     async def _leave(self, request: web.Request, session: Session, form: Form) -> str:
-        self._login.leave(request)
+        self.login.leave(request)
         return DEVICES
 
     # What is shown ----------------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        session = await self._login.session_of(request)
-        unusable = "" if session is not None else await self._login.usable()
+        session = await self.login.session_of(request)
+        unusable = "" if session is not None else await self.login.usable()
         paper = self._paper(request)
         devices = [_shown(one, paper.now_ms) for one in self._desk.all()]
         return paper.show("devices.html", session=session, devices=devices, unusable=unusable)
