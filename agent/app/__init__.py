@@ -291,7 +291,7 @@ async def _compose(
     )
     lan = _join_lan(settings, live, store, clock, telling, new_id)
     gate, session, presence = lan.gate, lan.session, lan.presence
-    payments = make_payments(directory, stack, journal, telling, live)
+    payments = make_payments(directory, stack, journal, telling, live, clock, presence.facts)
     disk = Disk(
         directory,
         journal,
@@ -333,7 +333,7 @@ async def _compose(
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
-        payments=PaymentsFace(payments.inquiry),
+        payments=PaymentsFace(payments.inquiry, payments.suspicions, payments.days),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))

@@ -1,16 +1,24 @@
 """[app: payments] Joins the index of payments to the journal, and those who ask to the index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 from agent.app.joints import Live, Telling
+from agent.core.business_day import cut_off
+from agent.core.facts import PresenceFacts
 from agent.journal.payments import PaymentTables
 from agent.journal.repaired import Repaired
 from agent.journal.writer import Journal
+from agent.payments.day import Calendar, Days, DeviceNow, Now
 from agent.payments.index import Index
 from agent.payments.inquiry import Inquiry
+from agent.payments.shown import Showing
+from agent.payments.suspects import Suspicions
+from agent.runtime.clock import Clock
+from agent.settings.venue import VenueSettings
 
 CACHE_BYTES: Final = 1024 * 1024
 """SQLite's page cache of the connection that the index reads by."""
@@ -21,6 +29,8 @@ class Payments(NamedTuple):
 
     stage: Index
     inquiry: Inquiry
+    suspicions: Suspicions
+    days: Days
 
 
 class PaymentsJournal:
@@ -44,7 +54,71 @@ class PaymentsJournal:
         return await self._journal.mending.repair_all(positions)
 
 
-def make_payments(directory: Path, stack: AsyncExitStack, journal: Journal, telling: Telling, live: Live) -> Payments:
+class BoxNow:
+    """How the box and its devices stand, for a business day."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        tables: PaymentTables,
+        telling: Telling,
+        clock: Clock,
+        presence: Callable[[], Mapping[str, PresenceFacts]],
+    ) -> None:
+        self._journal = journal
+        self._tables = tables
+        self._telling = telling
+        self._clock = clock
+        self._presence = presence
+
+    async def look(self) -> Now:
+        """As of now."""
+        book, oldest_kept_ms = self._journal.book, await self._tables.oldest_kept_ms()
+        oldest = book.oldest if book.committed > book.cursor else None
+        return Now(
+            self._now_ms(),
+            book.committed,
+            book.cursor,
+            not self._journal.writable,
+            book.instant_ms(oldest) if oldest is not None else None,
+            oldest_kept_ms,
+            self._devices(),
+        )
+
+    def _devices(self) -> tuple[DeviceNow, ...]:
+        presence, lost = self._presence(), self._lost()
+        facts = {one.device: one for one in self._journal.facts().devices}
+        found = []
+        for name in facts.keys() | presence.keys():
+            one, said = facts.get(name), presence.get(name)
+            unsent = said.unsent if said is not None else None
+            waiting, gaps, refused = (one.pending_count, one.gaps, one.refused_count) if one is not None else (0, (), 0)
+            found.append(DeviceNow(name, waiting, gaps, refused, unsent or 0, tuple(lost.get(name, ()))))
+        return tuple(sorted(found))
+
+    def _lost(self) -> dict[str, list[tuple[int, int]]]:
+        """What devices have lost and nobody has acknowledged: how many events, and when that was declared."""
+        lived_s, found = self._journal.lived_s(), dict[str, list[tuple[int, int]]]()
+        for loss in self._journal.losses():
+            ended_s = self._telling.ended_s(f"gap_lost:{loss.device}")
+            if ended_s is None or loss.at_s > ended_s:
+                at_ms = self._now_ms() - int((lived_s - loss.at_s) * 1000)
+                found.setdefault(loss.device, []).append((loss.events_count, at_ms))
+        return found
+
+    def _now_ms(self) -> int:
+        return self._clock.wall_ms_at(self._clock.boottime_s())
+
+
+def make_payments(
+    directory: Path,
+    stack: AsyncExitStack,
+    journal: Journal,
+    telling: Telling,
+    live: Live,
+    clock: Clock,
+    presence: Callable[[], Mapping[str, PresenceFacts]],
+) -> Payments:
     """The parts, joined; `stack` closes what is open."""
     tables = PaymentTables(
         directory, CACHE_BYTES, journal.writing, lambda: journal.book.lineage, lambda: journal.generation
@@ -55,7 +129,14 @@ def make_payments(directory: Path, stack: AsyncExitStack, journal: Journal, tell
     index = Index(tables, side, lambda: live.settings.payments)
     journal.mending.on_repaired(_repaired(index))
     journal.writing.on_reopen(index.reopened)
-    return Payments(index, Inquiry(tables, index, side, telling))
+    now = BoxNow(journal, tables, telling, clock, presence)
+    days = Days(tables, index, now.look, lambda: _calendar(live.settings.venue))
+    showing = Showing(tables, side)
+    return Payments(index, Inquiry(tables, index, showing), Suspicions(tables, index, showing, telling), days)
+
+
+def _calendar(venue: VenueSettings) -> Calendar:
+    return Calendar(ZoneInfo(venue.timezone), venue.timezone, cut_off(venue.day_starts_at))
 
 
 def _repaired(index: Index) -> Callable[[Repaired], None]:

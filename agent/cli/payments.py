@@ -5,7 +5,7 @@ Asks the running agent, which alone has the index. Decides nothing, and never ch
 
 import json
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from getpass import getuser
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -15,6 +15,8 @@ import typer
 
 from agent.cli.local import ask, post
 from agent.cli.options import CONFIG_DEFAULT, ConfigOption, JsonOption
+from agent.core.business_day import business_date as date_of_instant
+from agent.core.business_day import cut_off
 from agent.core.errors import Rejected
 from agent.core.printable import printable
 from agent.core.sentence import count
@@ -24,6 +26,7 @@ from agent.settings.schema import Settings
 app = typer.Typer(no_args_is_help=True, help="What became of payments.")
 
 PATH: Final = "/api/v1/payments"
+DAY: Final = "/api/v1/business-days"
 TIMES: Final = {
     "till": "at the till",
     "edge_durable": "stored here",
@@ -116,6 +119,46 @@ def dismiss(
     body = {"payment_id": payment_id, "actor": actor, "reason": reason}
     post(settings.state.directory, f"{PATH}/dismiss", body)
     print(printable(f"{payment_id} is off the list; what looks like it from now on is listed again."))
+
+
+@app.command()
+def day(
+    business_date: Annotated[str, typer.Argument(metavar="[DATE]", help="2026-11-22; today's without it.")] = "",
+    config: ConfigOption = CONFIG_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Whether a business day is complete, and what it took in. Ends with 1 where it is not safe to close."""
+    settings = load(config)
+    venue = settings.venue
+    if not business_date:
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        business_date = date_of_instant(now_ms, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at)).isoformat()
+    told = ask(settings.state.directory, "GET", f"{DAY}/{quote(business_date, safe='')}")
+    if as_json:
+        print(json.dumps(told, indent=2))
+    else:
+        print("\n".join(map(printable, _day_lines(told))))
+    if not told["safe_to_close"]:
+        raise typer.Exit(1)
+
+
+def _day_lines(told: dict[str, Any]) -> list[str]:
+    lines = [f"Business day {told['business_date']} ({told['timezone']})"]
+    lines += ["Safe to close."] if told["safe_to_close"] else ["NOT safe to close:"]
+    lines += [f"  {reason}" for reason in told["reasons"]]
+    for title, totals in (("Totals, minor units", told["totals"]), ("Training, no money", told["training"])):
+        lines += [f"{title}:"] * bool(totals)
+        lines += [
+            f"  {one['tender']} {one['currency']}  {one['net']}  = captured {one['captured']} - refunded "
+            f"{one['refunded']} - voided {one['voided']} - reversed {one['reversed']}"
+            for one in totals
+        ]
+    lines += ["No payment of that day."] * (not told["totals"])
+    for one in told["devices"]:
+        lines.append(f"  {one['device']}: {one['received']} payment records, {one['uploaded']} of them at the cloud")
+    if told["late_count"]:
+        lines.append(f"{count(told['late_count'], 'payment record')} came after the end of the day.")
+    return lines
 
 
 def _lines(one: dict[str, Any], zone: ZoneInfo) -> list[str]:

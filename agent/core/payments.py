@@ -16,8 +16,10 @@ from agent.core.events import Card, Money
 from agent.core.instants import to_ms
 
 PREFIX: Final = "pos.payment."
-MARKS: Final = (b'"pos.payment.', b"\\u")
-"""No event of a payment lacks both: its type as it is, or some character written as an escape."""
+CHECK_PREFIX: Final = "pos.check."
+MARKS: Final = (b'"pos.payment.', b"\\u", b'"pos.check.', b'"business_date"')
+"""An event of a payment has the first, that of a check with its date the last two; or some character of it is written
+as an escape, the second."""
 AHEAD_MAX_MS: Final = 300_000
 """A device's time that is later than its record by more is not believed."""
 BEHIND_MAX_MS: Final = 31 * 86_400_000
@@ -81,6 +83,23 @@ class _Payment(msgspec.Struct):
     business_date: Any = None
 
 
+class CheckDay(NamedTuple):
+    """The business date that an event of a check names."""
+
+    check_id: str
+    business_date: str
+    position: int
+
+
+class _CheckData(msgspec.Struct):
+    check_id: str
+    business_date: Any = None
+
+
+class _CheckEvent(msgspec.Struct):
+    data: _CheckData
+
+
 class _Typed(msgspec.Struct):
     type: str
 
@@ -96,15 +115,26 @@ class _Event(msgspec.Struct):
 
 _typed = msgspec.json.Decoder(_Typed).decode
 _event = msgspec.json.Decoder(_Event).decode
+_check = msgspec.json.Decoder(_CheckEvent).decode
 _KINDS: Final = {f"{PREFIX}{kind}": kind for kind in (*TAKING, *UNDOING)}
 
 
-def payment_in(record: Recorded, body: bytes) -> PaymentFact | None:
-    """What a record says of a payment; None where it is of none."""
+def told_in(record: Recorded, body: bytes) -> PaymentFact | CheckDay | None:
+    """What a record says of a payment, or of a check's business date; None where it says nothing of either."""
     try:
-        kind = _KINDS.get(_typed(body).type)
-        if kind is None:
-            return None
+        type_ = _typed(body).type
+        if type_.startswith(CHECK_PREFIX):
+            data = _check(body).data
+            day = day_text(data.business_date)
+            return CheckDay(data.check_id, day, record.position) if day is not None else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    kind = _KINDS.get(type_)
+    return _payment_in(record, body, kind) if kind is not None else None
+
+
+def _payment_in(record: Recorded, body: bytes, kind: Kind) -> PaymentFact | None:
+    try:
         found = _event(body)
         sequence = int(found.sequence) if found.sequence is not None else None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):

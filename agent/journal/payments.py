@@ -6,6 +6,7 @@ log cannot give again, the cloud's word and people's, is kept as carefully as th
 
 import json
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -17,7 +18,7 @@ from agent.core.errors import RecordDamaged
 from agent.core.fates import Ended, Payment
 from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
-from agent.core.payments import MARKS, TAKING, PaymentFact, Recorded, payment_in, same_sale
+from agent.core.payments import MARKS, TAKING, CheckDay, PaymentFact, Recorded, same_sale, told_in
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.reading import Reading
@@ -26,6 +27,7 @@ from agent.journal.writing import Writing
 
 SAME_CARD_MAX: Final = 50
 """So many of the latest records of one card and amount are compared with a new one."""
+DAYS_KNOWN_MAX: Final = 10_000
 FOUND_MAX: Final = 50
 """So many payments one search finds at most, the latest."""
 DISMISSED: Final = "nightsafe.condition.cleared"
@@ -37,6 +39,7 @@ class Slice(NamedTuple):
 
     upto: int
     facts: tuple[PaymentFact, ...]
+    days: tuple[CheckDay, ...] = ()
 
 
 class Lookup(NamedTuple):
@@ -59,9 +62,14 @@ class PaymentTables:
         generation: Callable[[], int],
     ) -> None:
         """Opens nothing yet: the first call does."""
-        self._reading = Reading(directory, cache_bytes, generation)
+        self._reading = Reading(directory, cache_bytes, generation, self._forget)
         self._writing = writing
         self._lineage = lineage
+        self._days: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Checks and their dates that are surely written: of one check many events come."""
+
+    def _forget(self) -> None:
+        self._days.clear()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -81,7 +89,8 @@ class PaymentTables:
     async def slice(self, after: int, upto: int, records_max: int) -> Slice:
         """What up to `records_max` records behind `after` say of payments, none behind `upto`. Raises RecordDamaged
         where the first that may speak of one does not prove itself; it is never passed by."""
-        return await self._reading.run(lambda connection: self._slice(connection, after, upto, records_max))
+        found = await self._reading.run(lambda connection: self._slice(connection, after, upto, records_max))
+        return found._replace(days=tuple(one for one in found.days if one[:2] not in self._days))
 
     def _slice(self, connection: sqlite3.Connection, after: int, upto: int, records_max: int) -> Slice:
         (end,) = connection.execute(SQL["find_slice_end"], (after, upto, records_max)).fetchone()
@@ -89,22 +98,27 @@ class PaymentTables:
             return Slice(upto, ())
         rows = [Row(*row) for row in connection.execute(SQL["read_payment_records"], (after, end, *MARKS))]
         owners = dict(connection.execute(SQL["read_epoch_devices"]).fetchall()) if rows else {}
-        lineage, facts = self._lineage(), list[PaymentFact]()
+        lineage, facts, days = self._lineage(), list[PaymentFact](), list[CheckDay]()
         for row in rows:
             device = owners.get(row.device_epoch)
             if device is None or not sound(row, row.position - lineage.of(row.position).base, device):
                 if row.position == rows[0].position:
                     raise RecordDamaged(row.position)
-                return Slice(row.position - 1, tuple(facts))
+                return Slice(row.position - 1, tuple(facts), tuple(days))
             at = Recorded(row.position, device, row.recorded_ms, row.uptime_ms, row.boot)
-            fact = payment_in(at, row.event)
-            if fact is not None:
-                facts.append(fact)
-        return Slice(end, tuple(facts))
+            match told_in(at, row.event):
+                case PaymentFact() as fact:
+                    facts.append(fact)
+                case CheckDay() as day:
+                    days.append(day)
+        return Slice(end, tuple(facts), tuple(days))
 
     async def write(self, found: Slice, place: int, window_ms: int) -> None:
         """Take in what was found; `place` is how far the log has been looked through then."""
         await self._writing.change(lambda connection: self._write(connection, found, place, window_ms))
+        self._days |= dict.fromkeys(one[:2] for one in found.days)
+        while len(self._days) > DAYS_KNOWN_MAX:
+            self._days.popitem(last=False)
 
     def _write(self, connection: sqlite3.Connection, found: Slice, place: int, window_ms: int) -> None:
         for fact in found.facts:
@@ -116,6 +130,8 @@ class PaymentTables:
                 other = PaymentFact(*row)
                 if same_sale(fact, other, window_ms, self.true_ms):
                     connection.execute(SQL["add_payment_twins"], sorted((fact.payment_id, other.payment_id)))
+        for day in dict.fromkeys(found.days):
+            connection.execute(SQL["add_check_day"], day)
         connection.execute(SQL["write_payments_place"], (place,))
 
     def true_ms(self, fact: PaymentFact) -> int:
@@ -170,6 +186,7 @@ class PaymentTables:
             dropped = connection.execute(SQL["drop_old_payments"], (first, rows_max)).rowcount
             if dropped < rows_max:
                 connection.execute(SQL["drop_old_payment_fates"], (first,))
+                connection.execute(SQL["drop_old_check_days"], (first,))
                 connection.execute(SQL["drop_old_twins"])
                 connection.execute(SQL["drop_old_dismissals"])
                 connection.execute(SQL["drop_payment_marks_below"], (first,))
@@ -212,6 +229,20 @@ class PaymentTables:
         """What may belong to a business day by any of its times."""
         return await self._facts(SQL["find_payments_of_day"], (day, from_ms, to_ms))
 
+    async def facts_of(self, ids: Collection[str]) -> list[PaymentFact]:
+        """All records of these payments."""
+        return await self._facts(SQL["read_payment"], (json.dumps(list(ids)),))
+
+    async def check_days(self, checks: Collection[str]) -> dict[str, list[str]]:
+        """The business dates that these checks' events have named."""
+        wanted, found = json.dumps(list(checks)), dict[str, list[str]]()
+        rows = await self._reading.run(
+            lambda connection: connection.execute(SQL["read_check_days"], (wanted,)).fetchall()
+        )
+        for check_id, day in rows:
+            found.setdefault(check_id, []).append(day)
+        return found
+
     async def open_twins(self) -> list[tuple[str, str]]:
         """Pairs that look like one sale charged twice, and that nobody has dismissed."""
         return await self._reading.run(lambda connection: connection.execute(SQL["read_open_twins"]).fetchall())
@@ -220,10 +251,15 @@ class PaymentTables:
         """Ids of payments that were voided, refunded or reversed, and that the cloud has not called posted."""
         return await self._ids(SQL["find_undone"], ())
 
-    async def first_kept(self) -> int:
-        """Position of the first record that the log still has; 0 without any."""
-        row = await self._reading.run(lambda connection: connection.execute(SQL["read_first"]).fetchone())
-        return row[0] if row is not None else 0
+    async def oldest_kept_ms(self) -> int | None:
+        """When the first record that the log still has was recorded; None where it has deleted none."""
+
+        def call(connection: sqlite3.Connection) -> Moment | None:
+            (first,) = connection.execute(SQL["read_first"]).fetchone() or (0,)
+            return Moment(*connection.execute(SQL["read_recorded"], (first - 1,)).fetchone()) if first > 1 else None
+
+        moment = await self._reading.run(call)
+        return self.instant_ms(moment) if moment is not None else None
 
     async def _ids(self, statement: str, values: Sequence[Any]) -> list[str]:
         rows = await self._reading.run(lambda connection: connection.execute(statement, values).fetchall())

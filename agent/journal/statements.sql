@@ -318,7 +318,8 @@ select max(position) from (select position from records where position > ?1 and 
 -- name: read_payment_records
 -- by primary key; the marks are looked for by SQLite, so that whatever is of no payment never becomes a Python object
 select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
-from records where position > ?1 and position <= ?2 and (instr(event, ?3) > 0 or instr(event, ?4) > 0)
+from records where position > ?1 and position <= ?2
+  and (instr(event, ?3) > 0 or instr(event, ?4) > 0 or (instr(event, ?5) > 0 and instr(event, ?6) > 0))
 order by position;
 
 -- name: add_payment_event
@@ -382,7 +383,19 @@ select p.position, payment_id, kind, device, event_id, epoch, sequence, check_id
 from payment_events p left join boots b on b.id = p.boot
 where business_date = ?1 or device_ms between ?2 and ?3
   or coalesce(b.offset_ms + p.uptime_ms, p.recorded_ms) between ?2 and ?3
+  or check_id in (select check_id from payment_check_days where business_date = ?1)
 order by p.position;
+
+-- name: add_check_day
+insert or ignore into payment_check_days (check_id, business_date, position) values (?, ?, ?);
+
+-- name: read_check_days
+select check_id, business_date from payment_check_days where check_id in (select value from json_each(?))
+order by check_id, business_date;
+
+-- name: drop_old_check_days
+delete from payment_check_days where position < ? and not exists
+  (select 1 from payment_events p where p.check_id = payment_check_days.check_id);
 
 -- name: find_undone
 -- by payment_events_undoing

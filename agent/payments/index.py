@@ -27,6 +27,8 @@ REST_SHARE: Final = 9.0
 """So many times as long as a bite took is the pause behind it."""
 PLACE_RECORDS: Final = 5_000
 """Without payments the place in the log is written down every so many records."""
+CAUGHT_UP_S: Final = 2.0
+"""How long a question waits for what was stored before it was asked, in seconds."""
 RETRY_S: Final = 5.0
 TIDY_S: Final = 60.0
 """How often it is looked whether the log has deleted something."""
@@ -45,13 +47,15 @@ class Found(Protocol):
     def upto(self) -> int: ...
     @property
     def facts(self) -> Sequence[PaymentFact]: ...
+    @property
+    def days(self) -> Sequence[Any]: ...
 
 
 class Tables(Protocol):
     """The tables of the index, and the log that they are made from. Raises NightsafeError, RecordDamaged."""
 
     async def place(self) -> int: ...
-    async def slice(self, after: int, upto: int, records_max: int) -> Any: ...
+    async def slice(self, after: int, upto: int, records_max: int) -> Found: ...
     async def write(self, found: Any, place: int, window_ms: int) -> None: ...
     async def mark_uploaded(self) -> None: ...
     async def forget_lost(self) -> None: ...
@@ -147,6 +151,10 @@ class Index:
             self._waiting.remove(waiting)
         return True
 
+    async def caught_up(self) -> bool:
+        """Whether all that is stored by now has been looked through, after a short wait."""
+        return await self.reached(self._journal.committed, CAUGHT_UP_S)
+
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Follow the log until `stop`."""
         async with asyncio.TaskGroup() as group:
@@ -201,13 +209,13 @@ class Index:
         window_ms = int(self._limits().duplicate_window_s * 1000)
         for position in sorted(self._again):
             found = await self._tables.slice(position - 1, position, 1)
-            if found.facts and position <= self._after:
+            if (found.facts or found.days) and position <= self._after:
                 await self._tables.write(found, self._place, window_ms)
             self._again.discard(position)
         after, committed = self._after, self._journal.committed
         if after < committed:
             found = await self._tables.slice(after, committed, SLICE_RECORDS)
-            if found.facts or found.upto - self._place >= PLACE_RECORDS:
+            if found.facts or found.days or found.upto - self._place >= PLACE_RECORDS:
                 await self._tables.write(found, found.upto, window_ms)
                 self._place = found.upto
             if self._after != after:

@@ -17,6 +17,7 @@ from agent.web.login import Login
 
 PAYMENTS: Final = "/api/v1/payments"
 ONE: Final = PAYMENTS + "/{payment_id:.+}"
+DAY: Final = "/api/v1/business-days/{date}"
 SUSPECTS: Final = "duplicate"
 NAMES: Final = {"check": "check_id"}
 """Words of an address that a look-up has otherwise."""
@@ -28,8 +29,19 @@ class Inquiry(Protocol):
     """Who knows of payments. Raises NightsafeError with words."""
 
     async def status(self, args: Mapping[str, Any]) -> Any: ...
+
+
+class Suspicions(Protocol):
+    """Who knows which payments people have to look at. Raises NightsafeError with words."""
+
     async def suspects(self) -> Any: ...
     async def dismiss(self, payment_id: str, actor: str, reason: str) -> None: ...
+
+
+class Days(Protocol):
+    """Who knows of business days. Raises NightsafeError with words."""
+
+    async def day(self, text: str) -> Any: ...
 
 
 class Dismissal(Decision):
@@ -41,8 +53,10 @@ class Dismissal(Decision):
 class PaymentsFace:
     """What is told of payments, and to whom."""
 
-    def __init__(self, inquiry: Inquiry) -> None:
+    def __init__(self, inquiry: Inquiry, suspicions: Suspicions, days: Days) -> None:
         self._inquiry = inquiry
+        self._suspicions = suspicions
+        self._days = days
 
     def acting(self) -> list[web.RouteDef]:
         """For the Unix socket."""
@@ -63,7 +77,14 @@ class PaymentsFace:
         return self._routes(with_pin)
 
     def _routes(self, guarded: Callable[[Post], Post]) -> list[web.RouteDef]:
-        return [web.get(PAYMENTS, guarded(_told(self._search))), web.get(ONE, guarded(_told(self._one)))]
+        return [
+            web.get(PAYMENTS, guarded(_told(self._search))),
+            web.get(ONE, guarded(_told(self._one))),
+            web.get(DAY, guarded(_told(self._day))),
+        ]
+
+    async def _day(self, request: web.Request) -> Any:
+        return await self._days.day(request.match_info["date"])
 
     async def _one(self, request: web.Request) -> Any:
         return await self._inquiry.status({"payment_id": request.match_info["payment_id"]})
@@ -75,11 +96,11 @@ class PaymentsFace:
             return await self._inquiry.status(asked)
         if suspect != SUSPECTS or asked:
             raise Rejected("payment_query", "There is only suspect=duplicate.", "It is given alone.")
-        return await self._inquiry.suspects()
+        return await self._suspicions.suspects()
 
     async def _dismiss(self, request: web.Request) -> None:
         said = msgspec.json.decode(await request.read(), type=Dismissal)
-        await self._inquiry.dismiss(said.payment_id, said.actor, said.reason)
+        await self._suspicions.dismiss(said.payment_id, said.actor, said.reason)
 
 
 def _told(tell: Tell) -> Post:

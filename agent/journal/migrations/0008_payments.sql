@@ -41,6 +41,14 @@ create table payment_twins (
   primary key (payment_id, twin_id)
 ) strict, without rowid;
 
+-- The business dates that the events of a check have named; check ids may come again on another day.
+create table payment_check_days (
+  check_id text not null,
+  business_date text not null,
+  position integer not null,
+  primary key (check_id, business_date)
+) strict, without rowid;
+
 -- When the cloud was seen to have the log up to a position: at the latest then a payment before it was uploaded.
 create table payment_marks (
   position integer primary key,
