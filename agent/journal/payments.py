@@ -201,6 +201,13 @@ class PaymentTables:
         wanted = json.dumps(list(ids))
 
         def call(connection: sqlite3.Connection) -> Lookup:
+            connection.execute("begin")  # facts and the cloud's word of one instant
+            try:
+                return look(connection)
+            finally:
+                connection.execute("commit")
+
+        def look(connection: sqlite3.Connection) -> Lookup:
             facts: dict[str, list[PaymentFact]] = {id: [] for id in ids}
             ends: dict[str, list[Ended]] = {id: [] for id in ids}
             for row in connection.execute(SQL["read_payment"], (wanted,)):

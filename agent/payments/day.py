@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, time, tzinfo
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
 from agent.core.business_day import bounds_ms
 from agent.core.errors import Rejected
 from agent.core.instants import to_text
+from agent.core.payment_answers import BusinessDay
 from agent.core.payments import PaymentFact, day_text
 from agent.core.sentence import natural
-from agent.core.takings import DeviceDay, Standing, TenderTotal, day_of, takings, why_not
+from agent.core.takings import DeviceDay, Standing, day_of, takings, why_not
 from agent.payments.index import Index
 
 
@@ -57,21 +56,6 @@ class Calendar(NamedTuple):
     zone: tzinfo
     name: str
     day_starts: time
-
-
-class BusinessDay(msgspec.Struct, frozen=True):
-    """One business day, as this box knows it now. `late_count` counts payments' records that came after its end."""
-
-    business_date: str
-    timezone: str
-    begins_at: str
-    ends_at: str
-    safe_to_close: bool
-    reasons: tuple[str, ...]
-    devices: tuple[DeviceDay, ...]
-    totals: tuple[TenderTotal, ...]
-    training: tuple[TenderTotal, ...]
-    late_count: int
 
 
 class Days:

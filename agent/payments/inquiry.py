@@ -4,7 +4,7 @@ Answers from this box alone, also while the cloud is away. Waits a short while f
 asked; whatever it cannot know says no.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -14,9 +14,10 @@ from agent.core.errors import Rejected
 from agent.core.events import Money
 from agent.core.fates import Fate
 from agent.core.instants import to_ms
+from agent.core.payment_answers import PaymentShown, PaymentStatus
 from agent.core.payments import PaymentFact, happened_ms
 from agent.payments.index import Index
-from agent.payments.shown import PaymentShown, Showing, Told
+from agent.payments.shown import Showing, Told
 
 AROUND_S: Final = 1_800.0
 """How far from the time that people name a payment may lie, unless they say, in seconds."""
@@ -34,20 +35,6 @@ class Tables(Protocol):
     async def by_last4(self, last4: str, amount: int, currency: str | None) -> list[PaymentFact]: ...
     async def end(self, payment_id: str, fate: str, at: str, reason: str | None) -> None: ...
     def true_ms(self, fact: PaymentFact) -> int: ...
-
-
-class PaymentStatus(msgspec.Struct, frozen=True):
-    """What became of a payment, or of those that a search found: then the one told is the least certain of them.
-
-    `times` are instants by what they tell of: `till`, `edge_durable`, `uploaded` (seen at the latest then), `posted`,
-    `declined`.
-    """
-
-    fate: Fate
-    times: dict[str, str]
-    re_charge_safe: str
-    reason: str
-    payments: tuple[PaymentShown, ...] = ()
 
 
 class Query(msgspec.Struct):
@@ -90,20 +77,17 @@ class Inquiry:
         current = await self._index.caught_up()
         if query.payment_id is not None:
             (one,) = await self._showing.look([query.payment_id])
-            return self._answer(one, "payment_id", not current)
+            return self._answer(one, "payment_id", not current, [one])
         found = await self._showing.look(await self._search(query))
         if not found:
-            return PaymentStatus(*_said(fates.answer("unknown", "search", behind=not current)))
+            return _status(fates.answer("unknown", "search", behind=not current), {}, ())
         told = fates.least_certain(one.fate for one in found)
         first = next(one for one in found if one.fate == told)
-        return msgspec.structs.replace(
-            self._answer(first, "search", not current), payments=tuple(one.shown for one in found[:SHOWN_MAX])
-        )
+        return self._answer(first, "search", not current, found)
 
-    def _answer(self, told: Told, way: fates.Way, behind: bool) -> PaymentStatus:
+    def _answer(self, told: Told, way: fates.Way, behind: bool, found: Sequence[Told]) -> PaymentStatus:
         said = fates.answer(told.fate, way, behind=behind, stuck=told.stuck)
-        status = PaymentStatus(*_said(said, told.shown.times))
-        return msgspec.structs.replace(status, payments=(told.shown,)) if told.shown.device else status
+        return _status(said, told.shown.times, tuple(one.shown for one in found if one.shown.device)[:SHOWN_MAX])
 
     async def _search(self, query: Query) -> list[str]:
         if query.check_id is not None:
@@ -187,5 +171,5 @@ def _is_sequence(value: int | str | None) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 
-def _said(said: fates.Answer, times: dict[str, str] | None = None) -> tuple[Fate, dict[str, str], str, str]:
-    return said.fate, times or {}, said.re_charge_safe, said.reason
+def _status(said: fates.Answer, times: dict[str, str], payments: tuple[PaymentShown, ...]) -> PaymentStatus:
+    return PaymentStatus(said.fate, times, said.re_charge_safe, said.reason, payments)

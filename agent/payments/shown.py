@@ -6,13 +6,12 @@ Of a card only the last four digits are shown. Decides nothing: the fate is core
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from agent.core import fates
 from agent.core.clock import Moment
 from agent.core.events import Money
 from agent.core.fates import Fate, Payment
 from agent.core.instants import to_text
+from agent.core.payment_answers import PaymentEvent, PaymentShown
 from agent.core.payments import PREFIX, TAKING, PaymentFact
 from agent.payments.index import Journal
 
@@ -34,35 +33,6 @@ class Tables(Protocol):
     async def payments(self, ids: Collection[str]) -> Lookup: ...
     def true_ms(self, fact: PaymentFact) -> int: ...
     def instant_ms(self, moment: Moment) -> int: ...
-
-
-class PaymentEvent(msgspec.Struct, frozen=True):
-    """One record of a payment. `time` is the device's own."""
-
-    type: str
-    device: str
-    amount: Money
-    recorded_at: str
-    time: str | None = None
-    epoch: str | None = None
-    sequence: str | None = None
-
-
-class PaymentShown(msgspec.Struct, frozen=True):
-    """A payment as people know it. Of a card only the last four digits are shown."""
-
-    payment_id: str
-    fate: Fate
-    times: dict[str, str]
-    device: str
-    amount: Money
-    tender: str
-    check_id: str | None = None
-    last4: str | None = None
-    offline: bool = False
-    training: bool = False
-    authorization_code: str | None = None
-    events: tuple[PaymentEvent, ...] = ()
 
 
 class Told(NamedTuple):

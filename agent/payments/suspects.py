@@ -6,14 +6,13 @@ They are listed, and told as one condition for the venue. Never holds, refunds o
 from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
-import msgspec
-
 from agent.core import fates
 from agent.core.errors import Rejected
 from agent.core.fates import Payment
+from agent.core.payment_answers import Suspect, Suspects
 from agent.core.sentence import count
 from agent.payments.index import Index, Telling
-from agent.payments.shown import Lookup, PaymentShown, Showing, Told
+from agent.payments.shown import Lookup, Showing, Told
 
 SHOWN_MAX: Final = 200
 """So many suspected sales are shown, the latest, and so many refunds."""
@@ -28,23 +27,6 @@ class Tables(Protocol):
     async def open_twins(self) -> list[tuple[str, str]]: ...
     async def undone(self) -> list[str]: ...
     async def dismiss(self, pairs: Sequence[tuple[str, str]], actor: str, reason: str) -> None: ...
-
-
-class Suspect(msgspec.Struct, frozen=True):
-    """Payments that look like one sale that was charged more than once."""
-
-    payments: tuple[PaymentShown, ...]
-    reason: str
-
-
-class Suspects(msgspec.Struct, frozen=True):
-    """What people have to look at. `untimely`: refunded, voided or reversed before its fate was final."""
-
-    suspects: tuple[Suspect, ...]
-    count: int
-    untimely: tuple[PaymentShown, ...]
-    untimely_count: int
-    up_to_date: bool
 
 
 class Suspicions:
