@@ -1,8 +1,9 @@
--- How far the index of payments has looked through the log; all of the index is made again from there.
+-- How far the index of payments has looked through the log; all of the index is made again from there. Without rowid, so
+-- that its row looks like no mark of safe_marks where a damaged file is read page by page.
 create table payments_place (
   one integer primary key check (one = 1),
   position integer not null
-) strict;
+) strict, without rowid;
 insert into payments_place (one, position) values (1, 0);
 
 -- One row for each record of a payment. Of a card only its token and last four digits; `device_ms` is the device's time.
