@@ -333,7 +333,7 @@ async def _compose(
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
-        payments=PaymentsFace(payments.inquiry, payments.suspicions, payments.days),
+        payments=PaymentsFace(source, payments.inquiry, payments.suspicions, payments.days),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))

@@ -18,6 +18,7 @@ from agent.cli.options import CONFIG_DEFAULT, ConfigOption, JsonOption
 from agent.core.business_day import business_date as date_of_instant
 from agent.core.business_day import cut_off
 from agent.core.errors import Rejected
+from agent.core.money import minor_units, money_text
 from agent.core.printable import printable
 from agent.core.sentence import count
 from agent.settings.load import load
@@ -43,7 +44,6 @@ FATES: Final = {
 }
 CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
 PLAIN: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T]([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
-AMOUNT: Final = re.compile(r"([0-9]{1,13})(?:\.([0-9]{2}))?", re.ASCII)
 
 Actor = Annotated[str, typer.Option("--actor", help="Who says so; it is recorded.", default_factory=getuser)]
 
@@ -68,7 +68,12 @@ def status(
     if sum(map(bool, (payment_id, check, last4, device))) != 1:
         raise Rejected("payment_query", "Ask for one payment id, --check, --last4 or --device.", "See --help.")
     if last4:
-        asked |= {"amount": _minor(amount), "currency": currency, "at": _instant(at, settings), "within_s": within_s}
+        asked |= {
+            "amount": _minor(amount, currency),
+            "currency": currency,
+            "at": _instant(at, settings),
+            "within_s": within_s,
+        }
     asked |= {"sequence": sequence} if device else {}
     path = f"{PATH}/{quote(payment_id, safe='')}" if payment_id else f"{PATH}?{urlencode(_given(asked))}"
     told = ask(settings.state.directory, "GET", path)
@@ -146,11 +151,11 @@ def _day_lines(told: dict[str, Any]) -> list[str]:
     lines = [f"Business day {told['business_date']} ({told['timezone']})"]
     lines += ["Safe to close."] if told["safe_to_close"] else ["NOT safe to close:"]
     lines += [f"  {reason}" for reason in told["reasons"]]
-    for title, totals in (("Totals, minor units", told["totals"]), ("Training, no money", told["training"])):
+    for title, totals in (("Totals", told["totals"]), ("Training, no money", told["training"])):
         lines += [f"{title}:"] * bool(totals)
         lines += [
-            f"  {one['tender']} {one['currency']}  {one['net']}  = captured {one['captured']} - refunded "
-            f"{one['refunded']} - voided {one['voided']} - reversed {one['reversed']}"
+            f"  {one['tender']}  {_sum(one, 'net')}  = captured {_sum(one, 'captured')} - refunded "
+            f"{_sum(one, 'refunded')} - voided {_sum(one, 'voided')} - reversed {_sum(one, 'reversed')}"
             for one in totals
         ]
     lines += ["No payment of that day."] * (not told["totals"])
@@ -161,10 +166,14 @@ def _day_lines(told: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _sum(total: dict[str, Any], what: str) -> str:
+    return money_text(total[what], total["currency"])
+
+
 def _lines(one: dict[str, Any], zone: ZoneInfo) -> list[str]:
     """A payment in words."""
     card = f" ending {one['last4']}" if one["last4"] else ""
-    money = f"{one['amount']['amount']} {one['amount']['currency']} (minor units)"
+    money = money_text(**one["amount"])
     what = [one["device"], f"{one['tender']}{card}", money]
     what += [f"check {one['check_id']}"] * bool(one["check_id"]) + ["training"] * one["training"]
     what += ["taken offline"] * one["offline"]
@@ -172,7 +181,8 @@ def _lines(one: dict[str, Any], zone: ZoneInfo) -> list[str]:
     lines += [f"    {TIMES[name]} {_local(at, zone)}" for name, at in one["times"].items()]
     undone = [event for event in one["events"] if event["type"].endswith(("voided", "refunded", "reversed"))]
     return lines + [
-        f"    {event['type'].rpartition('.')[2]} {event['amount']['amount']} by {event['device']}" for event in undone
+        f"    {event['type'].rpartition('.')[2]} {money_text(**event['amount'])} by {event['device']}"
+        for event in undone
     ]
 
 
@@ -187,13 +197,12 @@ def _local(at: str, zone: ZoneInfo) -> str:
         return at
 
 
-def _minor(text: str) -> int:
+def _minor(text: str, currency: str) -> int:
     """An amount in minor units, as people write it."""
-    found = AMOUNT.fullmatch(text)
+    found = minor_units(text, currency)
     if found is None:
         raise Rejected("payment_query", f'"{text}" is no amount.', "Give --amount in minor units, 1250, or 12.50.")
-    whole, decimals = found.groups()
-    return int(whole) if decimals is None else int(whole) * 100 + int(decimals)
+    return found
 
 
 def _instant(text: str, settings: Settings) -> str:

@@ -4,16 +4,17 @@ On the Unix socket the operating system has let people in; on every other listen
 PIN, because whatever is told here is about guests' money. Never changes a payment.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from agent.core.errors import NightsafeError, Rejected
 from agent.web.acts import Decision, Post
+from agent.web.devices_pages import DevicesPages
 from agent.web.guard import problem
-from agent.web.login import Login
+from agent.web.payments_pages import Days, Inquiry, PaymentsPages, Source, Suspicions
 
 PAYMENTS: Final = "/api/v1/payments"
 ONE: Final = PAYMENTS + "/{payment_id:.+}"
@@ -25,25 +26,6 @@ NAMES: Final = {"check": "check_id"}
 Tell = Callable[[web.Request], Awaitable[Any]]
 
 
-class Inquiry(Protocol):
-    """Who knows of payments. Raises NightsafeError with words."""
-
-    async def status(self, args: Mapping[str, Any]) -> Any: ...
-
-
-class Suspicions(Protocol):
-    """Who knows which payments people have to look at. Raises NightsafeError with words."""
-
-    async def suspects(self) -> Any: ...
-    async def dismiss(self, payment_id: str, actor: str, reason: str) -> None: ...
-
-
-class Days(Protocol):
-    """Who knows of business days. Raises NightsafeError with words."""
-
-    async def day(self, text: str) -> Any: ...
-
-
 class Dismissal(Decision):
     """Of which payment."""
 
@@ -53,7 +35,8 @@ class Dismissal(Decision):
 class PaymentsFace:
     """What is told of payments, and to whom."""
 
-    def __init__(self, inquiry: Inquiry, suspicions: Suspicions, days: Days) -> None:
+    def __init__(self, source: Source, inquiry: Inquiry, suspicions: Suspicions, days: Days) -> None:
+        self._pages = PaymentsPages(source, inquiry, suspicions, days)
         self._inquiry = inquiry
         self._suspicions = suspicions
         self._days = days
@@ -62,19 +45,19 @@ class PaymentsFace:
         """For the Unix socket."""
         return [web.post(PAYMENTS + "/dismiss", _told(self._dismiss)), *self._routes(lambda post: post)]
 
-    def looking(self, login: Login) -> list[web.RouteDef]:
+    def looking(self, people: DevicesPages) -> list[web.RouteDef]:
         """For listeners that browsers reach: only with a session."""
 
         def with_pin(post: Post) -> Post:
             async def answer(request: web.Request) -> web.StreamResponse:
-                if await login.session_of(request) is None:
+                if await people.login.session_of(request) is None:
                     detail = "Log in with the venue PIN at /login first."
                     return problem(request, 401, "Unauthorized", detail, kind="pin-required")
                 return await post(request)
 
             return answer
 
-        return self._routes(with_pin)
+        return [*self._routes(with_pin), *self._pages.routes(people)]
 
     def _routes(self, guarded: Callable[[Post], Post]) -> list[web.RouteDef]:
         return [

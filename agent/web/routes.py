@@ -70,7 +70,7 @@ def make_app(
     if payments is not None and terms.acts:
         app.add_routes(payments.acting())
     elif payments is not None and people is not None:
-        app.add_routes(payments.looking(people.login))
+        app.add_routes(payments.looking(people))
     return app
 
 

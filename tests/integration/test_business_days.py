@@ -152,3 +152,37 @@ def test_the_face_for_machines_answers_as_the_contract_says(paged: Box) -> None:
         assert json.loads(refused.text)["type"].startswith("urn:nightsafe:")
     act = person.ask("POST", "/api/v1/payments/dismiss", {"payment_id": "x"})
     assert act.status in (404, 405), "nobody acts here without a form of the page"
+
+
+def test_the_page_says_in_plain_words_whether_a_guest_may_be_charged_again(new_box: Make) -> None:
+    box = new_box(web={"listen_tls": "127.0.0.1:0", "pin_file": "pin"})
+    write_pin(box)
+    box.start()
+    with Device(box.port, "till-1") as till:
+        for number in (1, 2):
+            till.tell(sale("captured", f"<pay-{number}>", 1250))
+        till.tell(sale("refunded", "<pay-1>", 200))
+    person = Person(box)
+    assert person.look("/payments").where == "/login"
+    person.log_in()
+    seen = person.look("/payments?payment_id=%3Cpay-1%3E").text
+    assert "Stored on this box, not at the cloud yet" in seen
+    assert "Do not charge again" in seen
+    assert "&lt;pay-1&gt;" in seen
+    assert "<pay-1>" not in seen
+    assert "refunded 2.00 GBP by till-1" in seen
+    now = datetime.now(UTC)
+    found = person.look(f"/payments?last4=4242&amount=12.50&on={now:%Y-%m-%d}&at={now:%H:%M}").text
+    assert "&lt;pay-2&gt;" in found
+    assert "not safe to close" in found
+    assert "23.00 GBP" in found
+    assert person.look("/payments?payment_id=nobody").text.count("does not know this payment") == 1
+    for wrong in ("last4=4242&amount=x&on=2026-11-22&at=10:00", "last4=4242&amount=1.00&on=&at=", "date=soon"):
+        assert person.look(f"/payments?{wrong}").status == 400
+    assert person.press("/payments", "/payments/dismiss", reason="  ").status == 409
+    assert person.press("/payments", "/payments/dismiss", reason="two rounds").where == "/payments"
+    assert "No payment looks as if it was charged twice" in person.look("/payments").text
+    (cleared,) = [one["data"] for one in box.own_records("nightsafe.condition.cleared")]
+    assert (cleared["actor"], cleared["reason"]) == ("page", "two rounds")
+    forged = person.send("/payments/dismiss", {"token": "x", "payment_id": "<pay-1>", "reason": "x"})
+    assert forged.status == 403
