@@ -22,7 +22,7 @@ import structlog
 
 from agent import __version__
 from agent.app.alerts_side import make_alerts
-from agent.app.desk_side import CAPABILITIES_TOPIC, make_services
+from agent.app.desk_side import CAPABILITIES_TOPIC, make_services, paid, payment_status
 from agent.app.devices_side import (
     gate_doors,
     hashes_of,
@@ -39,6 +39,7 @@ from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
 from agent.app.notice_side import NoticeSide
+from agent.app.payments_side import make_payments
 from agent.app.presence_side import Commanding, make_presence
 from agent.app.uplink_side import HISTORY_PATH, history_json, make_uplink
 from agent.cloud.client import Client
@@ -46,7 +47,6 @@ from agent.core.business_day import cut_off
 from agent.core.conditions import Conditions
 from agent.core.ids import CHANCE_BYTES, uuid7
 from agent.core.pairing import fingerprint_shown
-from agent.core.requests import Reply, Request
 from agent.drain.drainer import Drain
 from agent.ingest.checks import Checks
 from agent.ingest.commands import Commands
@@ -81,6 +81,7 @@ from agent.web.acts import Acts
 from agent.web.door import PATH as door_path
 from agent.web.pair import PATH as pair_path
 from agent.web.pair import post as pair
+from agent.web.payments import PaymentsFace
 from agent.web.server import Web
 
 log = structlog.get_logger()
@@ -291,6 +292,7 @@ async def _compose(
     monitor, history = make_uplink(settings.cloud.url, journal, drain, clock, live)
     lan = _join_lan(settings, live, store, clock, telling, new_id)
     gate, session, presence = lan.gate, lan.session, lan.presence
+    payments = make_payments(directory, stack, journal, telling, live, clock, presence.facts)
     disk = Disk(
         directory,
         journal,
@@ -308,14 +310,26 @@ async def _compose(
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
-    downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live)
+    downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live, payments)
     told = NoticeSide(source, lambda: live.settings.notices)
     services = make_services(
-        settings, journal, cloud, monitor, session, lan.heard, lan.register, told, _no_status, telling, clock, live,
+        settings,
+        journal,
+        cloud,
+        monitor,
+        session,
+        lan.heard,
+        lan.register,
+        told,
+        partial(payment_status, payments.inquiry),
+        telling,
+        clock,
+        live,
         new_id,
-    )  # fmt: skip
+    )
     stack.push_async_callback(services.counter.close)
     downlink.inbox.on_command(services.cards.command)
+    payments.stage.on_facts(partial(paid, services.cards))
     topics = (
         status_topic(source),
         Retained(NOTICES_TOPIC, told.notices),
@@ -343,10 +357,11 @@ async def _compose(
         directory,
         names=frozenset(names),
         condition=telling.stage,
-        acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk),
+        acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk, services.cards.release),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
         gets={HISTORY_PATH: partial(history_json, history)},
+        payments=PaymentsFace(source, payments.inquiry, payments.suspicions, payments.days),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
@@ -377,6 +392,7 @@ async def _compose(
         Entry(lan.checks, vital=False, stop_s=times.stop_ingest_s),
         Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
         Entry(commands, vital=False, stop_s=times.stop_ingest_s),
+        Entry(payments.stage, vital=False, stop_s=times.stop_edges_s),
         Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]
@@ -401,10 +417,6 @@ async def _compose(
         }
 
     return entries, addresses
-
-
-async def _no_status(request: Request) -> Reply:
-    return Reply(request.id, "error", {}, "not_here_yet", "Ask the page.")
 
 
 def _venue(settings: Settings) -> Venue:

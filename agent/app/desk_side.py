@@ -1,6 +1,6 @@
 """[app: desk] Joins the desk and the offline cards to session, cloud, journal, register and settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -9,13 +9,15 @@ from agent.app.notice_side import NoticeSide
 from agent.cloud.client import Client
 from agent.cloud.requests import Counter
 from agent.core.business_day import business_date, cut_off
+from agent.core.payments import PaymentFact
 from agent.core.requests import Capability, Reply, Request, capabilities
 from agent.journal.requests import Requests
 from agent.journal.writer import Journal
 from agent.lan.register import Register
 from agent.lan.session import Session
+from agent.payments.inquiry import Inquiry
 from agent.runtime.clock import Clock
-from agent.services.cards import Cards
+from agent.services.cards import Cards, Payment
 from agent.services.cards import Terms as CardTerms
 from agent.services.desk import Desk, Local, Terms, Way
 from agent.settings.box import DeviceSettings
@@ -24,6 +26,20 @@ from agent.uplink.monitor import Monitor
 
 CAPABILITIES_TOPIC = "pos/v1/venue/capabilities"
 NO_TERMS = DeviceSettings()
+
+
+async def payment_status(inquiry: Inquiry, request: Request) -> Reply:
+    """What became of a payment, from the journal and the cloud's word."""
+    found = await inquiry.status(request.args)
+    result = {"fate": found.fate, "times": found.times, "re_charge_safe": found.re_charge_safe}
+    return Reply(request.id, "ok", result, None, found.reason)
+
+
+def paid(cards: Cards, facts: Sequence[PaymentFact]) -> None:
+    """Payments whose records are stored, for who has promised any."""
+    for one in facts:
+        if one.kind in ("authorized", "captured") and one.tender == "card" and not one.training:
+            cards.paid(Payment(one.device, one.payment_id, one.card_token, one.amount, one.currency, one.offline))
 
 
 class DeskSide(NamedTuple):

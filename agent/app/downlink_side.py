@@ -4,6 +4,7 @@ import random
 from typing import NamedTuple
 
 from agent.app.joints import Live, Telling
+from agent.app.payments_side import Payments
 from agent.cloud.client import Client
 from agent.cloud.downlink import Downlink
 from agent.core.commands import PING, Command
@@ -32,16 +33,19 @@ def make_downlink(
     source: StatusSource,
     telling: Telling,
     live: Live,
+    payments: Payments,
 ) -> DownlinkSide:
     """The stages, joined."""
     stream = Downlink(settings.cloud.url, settings.venue.id, lambda: cloud.token, settings.cloud.silence_s)
-    kept = Kept(journal.writing)
+    kept = Kept(journal.writing, payments.fate)
     inbox = Inbox(stream, kept, telling, random.random, cloud.read_token)
     heartbeat = Heartbeat(source, cloud, lambda: live.settings.uplink)
 
     def heard(command: Command) -> None:
         if command.event == PING:
             heartbeat.ping(command.business)
+        elif command.event.startswith("payment."):
+            payments.stage.news()
 
     def changed() -> None:
         if monitor.facts().state != "offline":

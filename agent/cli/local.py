@@ -26,7 +26,10 @@ def ask(directory: Path, method: str, path: str, body: dict[str, Any] | None = N
     way.sock.settimeout(ANSWER_S_MAX)
     try:
         way.sock.connect(str(directory / SOCKET_NAME))
-        way.request(method, path, json.dumps(body or {}), {"Content-Type": "application/json"})
+        if method == "GET":  # a body that nobody reads may cut off the answer
+            way.request(method, path)
+        else:
+            way.request(method, path, json.dumps(body or {}), {"Content-Type": "application/json"})
         answer = way.getresponse()
         text = answer.read(ANSWER_BYTES_MAX)
     except (OSError, HTTPException) as error:

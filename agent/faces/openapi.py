@@ -4,13 +4,30 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from agent.core.payment_answers import BusinessDay, PaymentStatus, Suspects
 from agent.core.status import Details, VenueStatus
 from agent.faces.messages import Refused
 from agent.faces.schemas import components, event
 from agent.lan.desk import Paired
+from agent.web.login import COOKIE_TLS
 from agent.web.pair import Asked
 
 REF: Final = "#/components/schemas/{name}"
+SEARCHES: Final = (
+    ("suspect", "duplicate; given alone."),
+    ("check", "A check's id."),
+    ("last4", "The card's last four digits; with amount, and at or from and to."),
+    ("amount", "Minor units."),
+    ("currency", "Three letters, where there are several."),
+    ("at", "About when, RFC 3339."),
+    ("within_s", "How far from that, in seconds; 1800 without it."),
+    ("from", "RFC 3339."),
+    ("to", "RFC 3339."),
+    ("device", "A device; with the sequence of its event."),
+    ("sequence", "The device's own counter."),
+    ("epoch", "Of that counter; any without it."),
+)
+"""How payments are looked for."""
 
 
 class Waiting(msgspec.Struct):
@@ -43,7 +60,19 @@ class Health(msgspec.Struct):
     checks: dict[str, Any] = {}
 
 
-TYPES: Final = (Asked, Paired, Waiting, Taken, Problem, Health, VenueStatus, Details)
+TYPES: Final = (
+    Asked,
+    Paired,
+    Waiting,
+    Taken,
+    Problem,
+    Health,
+    VenueStatus,
+    Details,
+    PaymentStatus,
+    Suspects,
+    BusinessDay,
+)
 
 
 def document() -> dict[str, Any]:
@@ -70,6 +99,22 @@ def document() -> dict[str, Any]:
                 "How the venue stands, with devices, conditions, disk and versions.",
                 {"application/json": {"schema": {"allOf": [_ref("VenueStatus"), _ref("Details")]}}},
             ),
+            "/api/v1/payments/{payment_id}": _with_pin(
+                "What became of a payment, and whether the guest may be charged again.",
+                {"application/json": {"schema": _ref("PaymentStatus")}},
+                _parameter("payment_id", "path", "The payment's id, as the till has it."),
+            ),
+            "/api/v1/payments": _with_pin(
+                "What became of payments that are found by what people remember; or, with suspect=duplicate alone, the"
+                " payments that look as if they were taken twice, and refunds of payments that are not settled.",
+                {"application/json": {"schema": {"oneOf": [_ref("PaymentStatus"), _ref("Suspects")]}}},
+                *(_parameter(name, "query", text) for name, text in SEARCHES),
+            ),
+            "/api/v1/business-days/{date}": _with_pin(
+                "Whether a business day is complete, what it took in, and why it is not safe to close.",
+                {"application/json": {"schema": _ref("BusinessDay")}},
+                _parameter("date", "path", "A date, as 2026-11-22."),
+            ),
             "/api/v1/pair": {
                 "post": {
                     "summary": "A device is let in by its code.",
@@ -95,9 +140,33 @@ def document() -> dict[str, Any]:
             },
         },
         "components": {
-            "securitySchemes": {"device": {"type": "http", "scheme": "basic"}},
+            "securitySchemes": {
+                "device": {"type": "http", "scheme": "basic"},
+                "pin": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE_TLS,
+                    "description": "The session that the venue PIN opens at /login.",
+                },
+            },
             "schemas": schemas,
         },
+    }
+
+
+def _with_pin(text: str, content: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:
+    """A GET that needs a session of the venue PIN."""
+    answers = {"200": _answer("As this box knows it now.", content), **_problems("400", "401", "403", "503")}
+    return {"get": {"summary": text, "security": [{"pin": []}], "parameters": list(parameters), "responses": answers}}
+
+
+def _parameter(name: str, where: str, text: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": text,
+        "schema": {"type": "string"},
     }
 
 

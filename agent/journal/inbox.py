@@ -5,9 +5,10 @@ kept once. Never decides what it means.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from agent.core import cards
 from agent.core.clock import Moment
 from agent.core.commands import NEWEST, Command
 from agent.journal.database import SQL
@@ -27,8 +28,10 @@ class Heard(NamedTuple):
 class Inbox:
     """The table of commands, and the cursor."""
 
-    def __init__(self, writing: Writing) -> None:
+    def __init__(self, writing: Writing, along: Callable[[sqlite3.Connection, Command], None]) -> None:
+        """`along` writes what else a new command brings about, in the same transaction."""
         self._writing = writing
+        self._along = along
 
     async def cursor(self) -> str:
         """Where the stream goes on; empty at first. Raises JournalDamaged while the journal limps."""
@@ -48,8 +51,12 @@ class Inbox:
             new = []
             for one in commands:
                 statement = SQL["write_command" if one.event in NEWEST else "add_command_once"]
-                if connection.execute(statement, (*one, *at)).rowcount:
+                clean = (
+                    one if cards.text_clean(one.data) else one._replace(data=cards.masked(one.data.encode()).decode())
+                )
+                if connection.execute(statement, (*clean, *at)).rowcount:
                     new.append(one)
+                    self._along(connection, clean)
             connection.execute(SQL["remove_commands"], (lived_s - PAYMENTS_KEEP_S,))
             connection.execute(SQL["write_downlink"], (cursor,))
             return tuple(new)

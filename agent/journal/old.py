@@ -28,7 +28,10 @@ _KINDS: Final[dict[str, Callable[[int], bool]]] = {
     "BLOB": lambda serial: serial >= 12 and serial % 2 == 0,
 }
 """What a column of each type may hold, by its serial type in the file."""
-SINCE: Final = {"attentions": 3, "letters": 5, "kept_facts": 5, "downlink": 6, "commands": 6}
+SINCE: Final = {
+    "attentions": 3, "letters": 5, "kept_facts": 5, "downlink": 6, "commands": 6, "requests": 7, "reservations": 7,
+    "payment_fates": 8, "payment_dismissals": 8,
+}  # fmt: skip
 """Tables that an older schema did not have: the first one that did."""
 OLDER_COLUMNS: Final = {"streams": 8, "gaps": 5, "journal": 10}
 """Rows that an older schema wrote, and that nothing has rewritten since, have so few columns."""

@@ -33,7 +33,8 @@ log = structlog.get_logger()
 
 TABLES: Final = (
     "journal", "streams", "boots", "devices", "device_epochs", "gaps", "known", "quarantine", "missing", "safe_marks",
-    "attentions", "letters", "kept_facts", "downlink", "commands",
+    "attentions", "letters", "kept_facts", "downlink", "commands", "requests", "reservations", "payment_fates",
+    "payment_dismissals",
 )  # fmt: skip
 LEAP_MAX: Final = 1_000_000
 """How far beyond what is known to have been a last position is believed; further it is a damaged number."""

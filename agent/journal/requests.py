@@ -69,6 +69,11 @@ class Requests:
 
         return await self._writing.run(read)
 
+    async def fated(self) -> tuple[tuple[str, str], ...]:
+        """Promised payments that are open here, though the cloud has told what became of them."""
+        rows = await self._writing.run(lambda connection: connection.execute(SQL["read_reservations_fated"]).fetchall())
+        return tuple((str(payment_id), str(fate)) for payment_id, fate in rows)
+
     async def declined_on(self, day: str) -> int:
         """How many of the promised payments were declined on this day."""
         row = await self._writing.run(
@@ -108,20 +113,39 @@ class Requests:
         self._writing.tell()
         return made
 
-    async def against(self, one: Reservation) -> None:
-        """Count a capture that was taken offline without being asked for."""
+    async def against(self, one: Reservation) -> bool:
+        """Count a capture that was taken offline without being asked for; False where it was counted before, or its
+        fate is final already."""
         values = (*one[:6], 1, 1, None, None)
-        await self._writing.change(lambda connection: connection.execute(SQL["add_reservation"], values))
+
+        def write(connection: sqlite3.Connection) -> bool:
+            if connection.execute(SQL["has_payment_fate"], (one.payment_id,)).fetchone() is not None:
+                return False
+            return connection.execute(SQL["add_reservation"], values).rowcount > 0
+
+        return await self._writing.change(write)
 
     async def stored(self, one: Reservation) -> None:
         """Its own event is in the journal."""
         key = (one.device, one.payment_id)
         await self._writing.change(lambda connection: connection.execute(SQL["note_reservation_stored"], key))
 
-    async def end(self, payment_id: str, how: str, day: str) -> None:
-        """It has its final fate, or a person has released it."""
+    async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None:
+        """It has its final fate, or a person (`by`: who and why) has released it, which goes into the log."""
         values = (how, self.lived_s(), day, payment_id)
-        await self._writing.change(lambda connection: connection.execute(SQL["end_reservation"], values), must=True)
+
+        def write(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            connection.execute(SQL["end_reservation"], values)
+            if by is None:
+                return None, set()
+            fold = self._writing.fold(connection)
+            data = {"condition": f"reservation:{payment_id}", "actor": harmless(by[0]), "reason": harmless(by[1])}
+            fold.take(Own("nightsafe.condition.cleared", data))
+            fold.write()
+            return None, fold.touched
+
+        await self._writing.transact(write, must=True)
+        self._writing.tell()
 
 
 def _row(request: Request, reply: Reply, lived_s: float) -> tuple[str, str, str, str, float]:

@@ -390,8 +390,169 @@ select count(*) from reservations where ended = 'declined' and ended_day = ?;
 insert into reservations (device, payment_id, token, amount, currency, at_s, stored, against, manager, reason)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (device, payment_id) do nothing;
 
+-- name: has_payment_fate
+select 1 from payment_fates where payment_id = ? limit 1;
+
+-- name: read_reservations_fated
+select r.payment_id, f.fate from reservations r join payment_fates f on f.payment_id = r.payment_id
+where r.ended is null order by f.id;
+
 -- name: note_reservation_stored
 update reservations set stored = 1 where device = ? and payment_id = ?;
 
 -- name: end_reservation
 update reservations set ended = ?, ended_s = ?, ended_day = ? where payment_id = ? and ended is null;
+-- Payments ------------------------------------------------------------------------------------------------------------
+
+-- name: read_payments_place
+select position from payments_place where one = 1;
+
+-- name: write_payments_place
+update payments_place set position = ? where one = 1;
+
+-- name: find_slice_end
+select max(position) from (select position from records where position > ?1 and position <= ?2 order by position limit ?3);
+
+-- name: read_payment_records
+-- by primary key; the marks are looked for by SQLite, so that whatever is of no payment never becomes a Python object
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position > ?1 and position <= ?2
+  and (instr(event, ?3) > 0 or instr(event, ?4) > 0 or (instr(event, ?5) > 0 and instr(event, ?6) > 0))
+order by position;
+
+-- name: add_payment_event
+insert or replace into payment_events
+  (position, payment_id, kind, device, event_id, epoch, sequence, check_id, amount, currency, tender, card_token, last4,
+   offline, training, authorization_code, business_date, device_ms, recorded_ms, uptime_ms, boot)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: find_same_card
+-- by payment_events_card
+select position, payment_id, kind, device, event_id, epoch, sequence, check_id, amount, currency, tender, card_token, last4,
+       offline, training, authorization_code, business_date, device_ms, recorded_ms, uptime_ms, boot
+from payment_events where card_token = ? and amount = ? and payment_id <> ? order by position desc limit ?;
+
+-- name: add_payment_twins
+insert or ignore into payment_twins (payment_id, twin_id) values (?, ?);
+
+-- name: read_open_twins
+select t.payment_id, t.twin_id from payment_twins t where not exists
+  (select 1 from payment_dismissals d where d.payment_id = t.payment_id and d.twin_id = t.twin_id)
+order by t.payment_id, t.twin_id;
+
+-- name: read_twins_of
+-- by primary key, and by the whole table for the second half
+select payment_id, twin_id from payment_twins where payment_id = ?1
+union select payment_id, twin_id from payment_twins where twin_id = ?1;
+
+-- name: dismiss_twins
+insert or ignore into payment_dismissals (payment_id, twin_id, actor, reason, wall_ms, uptime_ms, boot)
+values (?, ?, ?, ?, ?, ?, ?);
+
+-- name: read_dismissals
+select payment_id, twin_id, actor, reason from payment_dismissals order by id;
+
+-- name: read_payment
+-- by payment_events_payment
+select position, payment_id, kind, device, event_id, epoch, sequence, check_id, amount, currency, tender, card_token, last4,
+       offline, training, authorization_code, business_date, device_ms, recorded_ms, uptime_ms, boot
+from payment_events where payment_id in (select value from json_each(?)) order by position;
+
+-- name: find_payments_of_check
+-- by payment_events_check
+select payment_id from payment_events where check_id = ? group by payment_id order by max(position) desc limit ?;
+
+-- name: find_payments_of_sequence
+-- the whole index
+select payment_id from payment_events where device = ?1 and sequence = ?2 and (?3 is null or epoch = ?3)
+group by payment_id order by max(position) desc limit ?4;
+
+-- name: find_payments_by_last4
+-- the whole index; the time is judged by who asks
+select position, payment_id, kind, device, event_id, epoch, sequence, check_id, amount, currency, tender, card_token, last4,
+       offline, training, authorization_code, business_date, device_ms, recorded_ms, uptime_ms, boot
+from payment_events where last4 = ?1 and amount = ?2 and (?3 is null or currency = ?3)
+  and kind in ('authorized', 'captured') order by position desc limit ?4;
+
+-- name: find_payments_of_day
+-- the whole index: whatever may belong to the day by any of its times; which of them does is judged by who asks
+select p.position, payment_id, kind, device, event_id, epoch, sequence, check_id, amount, currency, tender, card_token,
+       last4, offline, training, authorization_code, business_date, device_ms, recorded_ms, uptime_ms, p.boot
+from payment_events p left join boots b on b.id = p.boot
+where business_date = ?1 or device_ms between ?2 and ?3
+  or coalesce(b.offset_ms + p.uptime_ms, p.recorded_ms) between ?2 and ?3
+  or check_id in (select check_id from payment_check_days where business_date = ?1)
+order by p.position;
+
+-- name: add_check_day
+insert or ignore into payment_check_days (check_id, business_date, position) values (?, ?, ?);
+
+-- name: read_check_days
+select check_id, business_date from payment_check_days where check_id in (select value from json_each(?))
+order by check_id, business_date;
+
+-- name: drop_old_check_days
+delete from payment_check_days where position < ? and not exists
+  (select 1 from payment_events p where p.check_id = payment_check_days.check_id);
+
+-- name: find_undone
+-- by payment_events_undoing
+select distinct payment_id from payment_events p
+where kind in ('voided', 'refunded', 'reversed') and training = 0 and tender <> 'cash' and not exists
+  (select 1 from payment_fates f where f.payment_id = p.payment_id and f.fate = 'posted')
+order by payment_id;
+
+-- name: read_payment_fates
+select payment_id, fate, at, reason, cursor, committed from payment_fates
+where payment_id in (select value from json_each(?)) order by id;
+
+-- name: add_payment_fate
+insert into payment_fates (payment_id, fate, at, reason, cursor, committed) values (?, ?, ?, ?, ?, ?)
+on conflict (payment_id, fate) do nothing;
+
+-- name: find_refused_up
+select position from quarantine where reason = 'cloud_refused' and state = 'open';
+
+-- name: read_last_payment_mark
+select position from payment_marks order by position desc limit 1;
+
+-- name: read_payment_mark
+select wall_ms, uptime_ms, boot from payment_marks where position >= ? order by position limit 1;
+
+-- name: add_payment_mark
+insert or ignore into payment_marks (position, wall_ms, uptime_ms, boot) values (?, ?, ?, ?);
+
+-- name: drop_payment_marks_above
+delete from payment_marks where position > ?;
+
+-- name: drop_payment_marks_below
+delete from payment_marks where position < ?;
+
+-- name: has_payment_between
+select 1 from payment_events where position > ? and position <= ? limit 1;
+
+-- name: forget_lost_payments
+-- records behind the cursor that are gone were set aside, and are asked for again
+delete from payment_events where position > ? and not exists
+  (select 1 from records r where r.position = payment_events.position);
+
+-- name: drop_old_payments
+delete from payment_events where position in
+  (select position from payment_events where position < ? order by position limit ?);
+
+-- name: drop_old_payment_fates
+delete from payment_fates where committed < ? and not exists
+  (select 1 from payment_events p where p.payment_id = payment_fates.payment_id);
+
+-- name: drop_old_twins
+delete from payment_twins where not exists
+  (select 1 from payment_events p where p.payment_id = payment_twins.payment_id)
+  or not exists (select 1 from payment_events p where p.payment_id = payment_twins.twin_id);
+
+-- name: drop_old_dismissals
+delete from payment_dismissals where not exists
+  (select 1 from payment_twins t where t.payment_id = payment_dismissals.payment_id
+   and t.twin_id = payment_dismissals.twin_id);
+
+-- name: count_payments
+select count(*) from payment_events;

@@ -93,7 +93,7 @@ class Writing:
         """Failures in a row, without a commit between them."""
         self._mark_synced_s = 0.0
         self._repaired: list[Repaired] = []
-        self._on_repaired: Callable[[Repaired], None] = self._repaired.append
+        self._on_repaired: list[Callable[[Repaired], None]] = []
         self._on_change: list[Callable[[], None]] = []
         self._on_reopen: list[Callable[[], None]] = []
         self._kept_out: list[Callable[[], AbstractAsyncContextManager[None]]] = []
@@ -127,7 +127,7 @@ class Writing:
         self._mark_synced_s = self.lived().total_s
         self.due = set(self.book.epochs.values())
         for done in opened.repaired:
-            self._on_repaired(done)
+            self.repaired(done)
 
     async def close(self) -> None:
         """Close the database; what runs is ended first."""
@@ -359,12 +359,14 @@ class Writing:
         """Call `call` with everything that was mended or lost, start-up's first."""
         for done in self._repaired:
             call(done)
-        self._repaired = []
-        self._on_repaired = call
+        self._on_repaired.append(call)
 
     def repaired(self, done: Repaired) -> None:
         """Tell that something was mended or lost."""
-        self._on_repaired(done)
+        if not self._on_repaired:
+            self._repaired.append(done)
+        for call in self._on_repaired:
+            call(done)
 
     def keep_out(self, closed: Callable[[], AbstractAsyncContextManager[None]]) -> None:
         """Hold `closed()` while the journal is opened anew: no other connection of this process may be open then."""

@@ -6,7 +6,7 @@ releases it. Never forgets a reservation whose commit it is not sure about.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
@@ -30,11 +30,12 @@ class Kept(Protocol):
 
     def lived_s(self) -> float: ...
     async def open(self) -> Sequence[Reservation]: ...
+    async def fated(self) -> Sequence[tuple[str, str]]: ...
     async def declined_on(self, day: str) -> int: ...
     async def reserve(self, wanted: Ask, request: Request, reply: Reply, overridden: bool) -> Reservation: ...
-    async def against(self, one: Reservation) -> None: ...
+    async def against(self, one: Reservation) -> bool: ...
     async def stored(self, one: Reservation) -> None: ...
-    async def end(self, payment_id: str, how: str, day: str) -> None: ...
+    async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None: ...
 
 
 class Telling(Protocol):
@@ -132,6 +133,8 @@ class Cards:
     async def _load(self) -> None:
         """Know what the disk has; Transient and JournalDamaged where it cannot be asked."""
         if not self._loaded:
+            for payment_id, fate in await self._kept.fated():  # heard by a start that was killed right behind
+                await self._kept.end(payment_id, fate, self._today())
             self._open = {(one.device, one.payment_id): one for one in await self._kept.open()}
             self._declines = None
             self._loaded = True
@@ -161,7 +164,7 @@ class Cards:
             found = [key for key in self._open if key[1] == payment_id]
             if not found:
                 raise Rejected("reservation_none", f"Nothing is reserved for {payment_id}.", "See `nightsafe status`.")
-            await self._end(payment_id, "released")
+            await self._end(payment_id, "released", (actor, reason))
         log.warning("reservation_released", payment=payment_id, actor=actor, reason=reason)
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -191,9 +194,9 @@ class Cards:
                 await self._note_paid(one)
             del self._due[0]
 
-    async def _end(self, payment_id: str, how: str) -> None:
+    async def _end(self, payment_id: str, how: str, by: tuple[str, str] | None = None) -> None:
         today = self._today()
-        await self._kept.end(payment_id, how, today)
+        await self._kept.end(payment_id, how, today, by)
         if how == "declined" and self._declines is not None:
             self._declines = self._declines[0], self._declines[1] + 1
         for key in [key for key in self._open if key[1] == payment_id]:
@@ -213,7 +216,8 @@ class Cards:
             return
         at_s = self._kept.lived_s()
         one = Reservation(*key, payment.token, payment.amount, payment.currency, at_s, stored=True, against=True)
-        await self._kept.against(one)
+        if not await self._kept.against(one):
+            return
         self._open[key] = one
         self._telling.happened(
             f"offline_against_policy:{payment.device}",
@@ -240,15 +244,3 @@ class Cards:
 
 def _declined(request: Request, why: policy.Reason) -> Reply:
     return Reply(request.id, "declined", {}, why, policy.WORDS[why])
-
-
-def paid_as(device: str, data: Any) -> Payment | None:
-    """What a stored `pos.payment.*` event says here; None where it is of no card."""
-    amount, card = data.get("amount"), data.get("card")
-    if data.get("tender") != "card" or not isinstance(amount, dict) or data.get("training") is True:
-        return None
-    token = card.get("token") if isinstance(card, dict) else None
-    return Payment(
-        device, str(data.get("payment_id")), token, int(amount["amount"]), str(amount["currency"]),
-        data.get("offline") is True,
-    )  # fmt: skip

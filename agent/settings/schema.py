@@ -26,6 +26,7 @@ from agent.settings.venue import (
     LoyaltySettings,
     NoticesSettings,
     OrdersSettings,
+    PaymentsSettings,
     PolicySettings,
     ServicesSettings,
     VenueSettings,
@@ -51,6 +52,7 @@ class Settings(Section, frozen=True):
     orders: OrdersSettings = msgspec.field(default_factory=OrdersSettings)
     policy: PolicySettings = msgspec.field(default_factory=PolicySettings)
     services: ServicesSettings = msgspec.field(default_factory=ServicesSettings)
+    payments: PaymentsSettings = msgspec.field(default_factory=PaymentsSettings)
     loyalty: LoyaltySettings = msgspec.field(default_factory=LoyaltySettings)
     notices: NoticesSettings = msgspec.field(default_factory=NoticesSettings)
     alerts: AlertsSettings = msgspec.field(default_factory=AlertsSettings)

@@ -99,6 +99,20 @@ class ServicesSettings(Section, frozen=True):
     )
 
 
+class PaymentsSettings(Section, frozen=True):
+    """Looking after payments that were recorded."""
+
+    duplicate_window_s: Annotated[
+        float,
+        live(
+            "How close two payments of one card and amount, on the same check or by the same device, must be to count "
+            "as suspected duplicates; for payments recorded from then on.",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 600.0
+
+
 class LoyaltySettings(Section, frozen=True):
     """The loyalty programme."""
 

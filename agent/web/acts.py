@@ -75,6 +75,8 @@ class Acts(NamedTuple):
     adopt: Callable[[str, str], Awaitable[None]]
     acknowledge: Callable[[str, str, str], Awaitable[None]]
     desk: Desk | None = None
+    release: Callable[[str, str, str], Awaitable[None]] | None = None
+    """Ends the reservation of an offline card payment, by its payment id."""
 
     def routes(self) -> list[web.RouteDef]:
         """By which paths."""
@@ -84,6 +86,11 @@ class Acts(NamedTuple):
             web.post(base + "/resubmit", partial(_decide, _numbered(self.quarantine.resubmit))),
             web.post("/api/v1/queue/adopt", partial(_decide, lambda request: self.adopt)),
             web.post("/api/v1/attention/ack", partial(_acknowledge, self.acknowledge)),
+            *(
+                [web.post("/api/v1/payments/release", partial(_acknowledge, self.release))]
+                if self.release is not None
+                else ()
+            ),
             *(_desk_routes(self.desk) if self.desk is not None else ()),
         ]
 

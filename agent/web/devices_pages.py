@@ -49,7 +49,7 @@ REMEDIES: Final = {
 Form = dict[str, str]
 Act = Callable[[web.Request, Session, Form], Awaitable[str]]
 """Does what a form asks for; returns where the browser goes next. Raises NightsafeError with words."""
-Look = Callable[[web.Request, Session | None], web.StreamResponse]
+Look = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
 
 
 class Source(Protocol):
@@ -64,12 +64,13 @@ class DevicesPages:
     def __init__(self, source: Source, desk: Desk, login: Login, https_port: Callable[[], int | None]) -> None:
         self._source = source
         self._desk = desk
-        self._login = login
+        self.login = login
+        """Who may act, and look at what is not for everybody."""
         self._https_port = https_port
 
     def routes(self) -> list[web.RouteDef]:
         """By which paths."""
-        look, act = self._looking, self._acting
+        look, act = self.looking, self.acting
         return [
             web.get("/login", self._privately(self._ask_pin)),
             web.post("/login", self._privately(self._enter)),
@@ -98,26 +99,26 @@ class DevicesPages:
 
         return guarded
 
-    def _looking(self, look: Look) -> Post:
+    def looking(self, look: Look) -> Post:
         """A page for people who are logged in; others are asked for the PIN."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
-            session = await self._login.session_of(request)
+            session = await self.login.session_of(request)
             if session is None:
                 return _go("/login")
             try:
-                return look(request, session)
+                return await look(request, session)
             except NightsafeError as error:
                 return self._words(request, session, error)
 
         return self._privately(answer)
 
-    def _acting(self, name: str, act: Act) -> Post:
+    def acting(self, name: str, act: Act) -> Post:
         """What a form asks for, done if it is one of the caller's own session; each is written down."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             form = await _form(request)
-            session = await self._login.session_of(request)
+            session = await self.login.session_of(request)
             if session is None:
                 return _go("/login")
             tell = partial(log.warning, "page_act", act=name, who=PAGE, address=address_of(request))
@@ -158,7 +159,7 @@ class DevicesPages:
         return await self._pin_form(request)
 
     async def _pin_form(self, request: web.Request, error: str = "", status_code: int = 200) -> web.StreamResponse:
-        unusable = await self._login.usable()
+        unusable = await self.login.usable()
         return self._paper(request).show(
             "login.html", status_code=status_code, forms=True, error=error, unusable=unusable
         )
@@ -166,7 +167,7 @@ class DevicesPages:
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         form = await _form(request)
         try:
-            token, _ = await self._login.enter(request, form.get("pin", "").strip())
+            token, _ = await self.login.enter(request, form.get("pin", "").strip())
         except Rejected as error:
             return await self._pin_form(request, str(error), 429 if error.code == "pin_wait" else 403)
         except NightsafeError:
@@ -176,19 +177,19 @@ class DevicesPages:
         return inside
 
     async def _leave(self, request: web.Request, session: Session, form: Form) -> str:
-        self._login.leave(request)
+        self.login.leave(request)
         return DEVICES
 
     # What is shown ----------------------------------------------------------------------------------------------------
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        session = await self._login.session_of(request)
-        unusable = "" if session is not None else await self._login.usable()
+        session = await self.login.session_of(request)
+        unusable = "" if session is not None else await self.login.usable()
         paper = self._paper(request)
         devices = [_shown(one, paper.now_ms) for one in self._desk.all()]
         return paper.show("devices.html", session=session, devices=devices, unusable=unusable)
 
-    def _ask_device(self, request: web.Request, session: Session | None) -> web.StreamResponse:
+    async def _ask_device(self, request: web.Request, session: Session) -> web.StreamResponse:
         given = {name: request.query.get(name, "")[:100] for name in ("device", "label")}
         return self._add_form(request, session, given)
 
@@ -198,14 +199,14 @@ class DevicesPages:
         status_code = 409 if error else 200
         return self._paper(request).show("add.html", status_code=status_code, session=session, given=given, error=error)
 
-    def _device(self, page: str, request: web.Request, session: Session | None) -> web.StreamResponse:
+    async def _device(self, page: str, request: web.Request, session: Session | None) -> web.StreamResponse:
         paper, name = self._paper(request), request.match_info["device"]
         found = next((one for one in self._desk.all() if one["device"] == name), None)
         if found is None:
             return paper.show("words.html", status_code=404, session=session, title="No such device", words="")
         return paper.show(page, session=session, one=_shown(found, paper.now_ms))
 
-    def _pairing(self, request: web.Request, session: Session | None) -> web.StreamResponse:
+    async def _pairing(self, request: web.Request, session: Session | None) -> web.StreamResponse:
         name = request.match_info["device"]
         facts = self._desk.shown(name)
         is_open = facts["state"] in OPEN

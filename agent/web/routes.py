@@ -21,6 +21,7 @@ from agent.web.guard import Terms, guard
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
 from agent.web.paper import STYLE_HASH, Paper, set_up
+from agent.web.payments import PaymentsFace
 
 HEALTH_TYPE: Final = "application/health+json"
 REFRESH_S: Final = 5
@@ -47,10 +48,12 @@ def make_app(
     acts: Acts | None = None,
     posts: Mapping[str, Post] | None = None,
     people: DevicesPages | None = None,
+    payments: PaymentsFace | None = None,
     gets: Mapping[str, Get] | None = None,
 ) -> web.Application:
     """The application for one listener; `acts` only for one that may act, `posts` only for one that devices reach,
-    `people` only for one that browsers reach. `gets` are further JSON documents without payloads, by path."""
+    `people` only for one that browsers reach; `payments` are told to who may act, or who is logged in there. `gets`
+    are further JSON documents without payloads, by path."""
     app = web.Application(middlewares=[guard(terms, STYLE_HASH)])
     set_up(app)
     metrics = Metrics(source.snapshot)
@@ -72,6 +75,10 @@ def make_app(
         app.add_routes([web.post(path, post)])
     if people is not None:
         app.add_routes(people.routes())
+    if payments is not None and terms.acts:
+        app.add_routes(payments.acting())
+    elif payments is not None and people is not None:
+        app.add_routes(payments.looking(people))
     return app
 
 

@@ -24,6 +24,7 @@ from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
 from agent.web.acts import Acts, Post
 from agent.web.devices_pages import DevicesPages
 from agent.web.guard import Terms
+from agent.web.payments import PaymentsFace
 from agent.web.routes import Get, Source, make_app
 
 log = structlog.get_logger()
@@ -79,6 +80,7 @@ class Web:
         posts: Mapping[str, Post] | None = None,
         people: DevicesPages | None = None,
         gets: Mapping[str, Get] | None = None,
+        payments: PaymentsFace | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: list[tuple[str, str, int]] = []
@@ -92,6 +94,7 @@ class Web:
         self._posts = posts or {}
         self._people = people
         self._gets = gets or {}
+        self._payments = payments
         self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -102,7 +105,8 @@ class Web:
             stack.callback(self._socket_path.unlink, missing_ok=True)
             doors = await stack.enter_async_context(asyncio.TaskGroup())
             terms = Terms(names=None, plain_api=True, acts=True)
-            servers = [await serve(stack, make_app(self._source, terms, self._acts, gets=self._gets), [here])]
+            app = make_app(self._source, terms, self._acts, payments=self._payments, gets=self._gets)
+            servers = [await serve(stack, app, [here])]
             seen_s: dict[web.RequestHandler, float] = {}
             waiting = [one for one in self._places if not await self._open(one, stack, doors, servers)]
             ready()
@@ -132,7 +136,9 @@ class Web:
             return False
         posts = bool(self._posts) or self._people is not None
         terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=posts)
-        app = make_app(self._source, terms, posts=self._posts, people=self._people, gets=self._gets)
+        app = make_app(
+            self._source, terms, posts=self._posts, people=self._people, payments=self._payments, gets=self._gets
+        )
         if context is None:
             servers.append(await serve(stack, app, sockets))
         else:

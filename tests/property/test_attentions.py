@@ -5,7 +5,6 @@ The real journal on real files, and the telling as the agent joins it to them.
 
 import asyncio
 import json
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -242,15 +241,27 @@ async def test_a_journal_of_before_is_brought_forward(house: House) -> None:
 
 
 def older(folder: Path) -> None:
-    """The journal as the schema before this table had it."""
+    """The journal as the schema before this table had it: whatever later steps have added is gone."""
+    before = sqlite3.connect(":memory:")
+    for number, text in migrations():
+        before.executescript(text if number <= 2 else "")
     with sqlite3.connect(folder / FILE_NAME) as connection:
-        connection.execute("drop table attentions")
-        for _, later in migrations()[3:]:
-            for table in re.findall(r"^create table (\w+)", later, re.MULTILINE):
-                connection.execute(f"drop table {table}")
-        connection.execute("alter table journal drop column attentions_left_out")
+        for table in tables(connection) - tables(before):
+            connection.execute(f"drop table {table}")
+        for table in tables(connection):
+            for column in columns(connection, table) - columns(before, table):
+                connection.execute(f"alter table {table} drop column {column}")
         connection.execute("pragma user_version = 2")
     connection.close()
+    before.close()
+
+
+def tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("select name from sqlite_schema where type = 'table'")}
+
+
+def columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {name for _, name, *_ in connection.execute(f"pragma table_info({table})")}
 
 
 async def test_no_damage_in_the_table_keeps_the_box_from_starting(house: House) -> None:

@@ -79,6 +79,8 @@ SMALL = {
         (1, "forked", "warning", "Title", "", "Do it.", 1_795_342_500_000, 1, 99, None),
         (2, "lost", "critical", "T" * 300, "t", "", 0, 0, 1, 12.5),
     ],
+    "payment_fates": [(1, "p", "posted", "2026-11-22T11:00:00Z", None, 4, 5), (2, "p", "declined", "", "why", 0, 0)],
+    "payment_dismissals": [(1, "p", "q", "Ann", "two rounds", 1_795_342_500_000, 1, 99)],
 }
 
 

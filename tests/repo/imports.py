@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EDGES = frozenset({"lan", "journal", "cloud", "web", "mail"})
-STAGES = frozenset({"ingest", "drain", "uplink", "orders", "services", "alerts", "status", "upkeep"})
+STAGES = frozenset({"ingest", "drain", "uplink", "orders", "services", "alerts", "status", "upkeep", "payments"})
 OUTSIDE = frozenset({"receiver", "tills", "bench", "conform"})
 """Programs of their own, which see the core and the wire format at most."""
 BASE = frozenset({"runtime", "core"})

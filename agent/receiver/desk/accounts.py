@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 DECLINING: Final = "decline"
 """A card token with this in it is declined."""
+WAITING: Final = "hold"
+"""A payment with this in its card token waits until the operator says what became of it."""
 POINTS: Final = "points"
 """The currency of loyalty accounts."""
 CREDIT_LIMIT: Final = 100_000
@@ -193,4 +195,6 @@ def payment_outcome(kind: str, data: Mapping[str, Any]) -> tuple[str, str, str |
         return None
     card = data.get("card")
     token = str(card.get("token", "")) if isinstance(card, Mapping) else ""
+    if WAITING in token:
+        return None
     return ("payment.declined", payment, "card_declined") if DECLINING in token else ("payment.posted", payment, None)

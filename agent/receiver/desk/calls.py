@@ -95,6 +95,8 @@ class Desk:
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """Follow the ledger while the context lasts."""
+        for venue, epoch in await self._reader.streams():  # what a kill kept it from
+            self.appended(venue, epoch)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self._follow(), name="desk-follow")
             try:

@@ -189,6 +189,9 @@ class LedgerReader(Protocol):
     def records(self, venue: str) -> AsyncIterator[list[bytes]]:
         """Pages of records as they were received; those in quarantine are not among them."""
 
+    async def streams(self) -> list[tuple[str, str]]:
+        """Every stream, as venue and epoch."""
+
     def records_after(self, venue: str, epoch: str, after: int) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Pages of one epoch's records behind `after`, each with its sequence; without those in quarantine."""
 

@@ -88,6 +88,9 @@ on conflict (venue) do update set received_at = excluded.received_at, body = exc
 -- :health
 select body from health where venue = ?
 
+-- :streams
+select venue, epoch from streams order by number
+
 -- :venue_streams  (unique venue, epoch)
 select number, epoch from streams where venue = ? order by number
 

@@ -44,6 +44,9 @@ class SqliteReader:
         async for _, rows in self._pages("page_records", venue):
             yield [text for _, text in rows]
 
+    async def streams(self) -> list[tuple[str, str]]:
+        return [(venue, epoch) for venue, epoch in await self._thread.run(self._fetch, "streams", ())]
+
     async def records_after(self, venue: str, epoch: str, after: int) -> AsyncIterator[list[tuple[int, bytes]]]:
         for number, name in await self._thread.run(self._fetch, "venue_streams", (venue,)):
             if name == epoch:

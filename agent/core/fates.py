@@ -1,0 +1,124 @@
+"""payments, cloud's word → [fates] → payment.status, page, command line. What became of a payment, and what to do.
+
+Only a declined payment that was asked for by its id may be charged again; whatever is not known says no. Pure.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+from agent.core.payments import TAKING, UNDOING, PaymentFact
+
+Fate = Literal["unknown", "edge_durable", "uploaded", "posted", "declined"]
+FinalFate = Literal["posted", "declined"]
+Way = Literal["payment_id", "search"]
+"""How a payment was found: by its own id, or by what people remember of it."""
+
+LEAST_CERTAIN_FIRST: Final[tuple[Fate, ...]] = ("edge_durable", "uploaded", "posted", "declined", "unknown")
+
+WORDS: Final[dict[Fate, str]] = {
+    "unknown": "This box knows no such payment. A till may still hold its last sale, so do not charge again: look at "
+    "the till first.",
+    "edge_durable": "The payment is stored on this box and has not reached the cloud yet: it may still be taken. Do "
+    "not charge again.",
+    "uploaded": "The cloud has the payment and has not said yet whether it was posted or declined. Do not charge "
+    "again.",
+    "posted": "The payment was posted: the guest has paid. Do not charge again.",
+    "declined": "The payment was declined: nothing was taken. It may be charged again.",
+}
+DECLINED_FOUND: Final = (
+    "What was found was declined, but another payment may belong to the same sale. Do not charge again before it was "
+    "looked up by its payment id."
+)
+REFUSED_UP: Final = (
+    "The payment is stored on this box, and the cloud takes its record in no form: it waits in quarantine. Do not "
+    "charge again; call support."
+)
+BEHIND: Final = "The box has not looked through all of its records yet: ask again soon. Do not charge again before."
+
+
+class Ended(NamedTuple):
+    """The cloud's word on a payment, when it was given, and where the journal was then: `cursor` is the last position
+    that the cloud was known to have, `committed` the last of all."""
+
+    fate: FinalFate
+    at: str
+    reason: str | None
+    cursor: int
+    committed: int
+
+
+class Payment(NamedTuple):
+    """All that is known of one payment, its facts in the order of the log."""
+
+    payment_id: str
+    facts: tuple[PaymentFact, ...] = ()
+    finals: tuple[Ended, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What is told of a payment; `re_charge_safe` is never yes without proof."""
+
+    fate: Fate
+    re_charge_safe: Literal["no", "yes"]
+    reason: str
+
+
+def final_of(payment: Payment) -> Ended | None:
+    """The cloud's word that holds. What was posted once has been paid; a decline says nothing of what the box recorded
+    after it."""
+    posted = next((one for one in payment.finals if one.fate == "posted"), None)
+    if posted is not None:
+        return posted
+    declined = max((one for one in payment.finals), key=lambda one: one.committed, default=None)
+    if declined is None:
+        return None
+    taken = [fact.position for fact in payment.facts if fact.kind in TAKING]
+    # what the cloud speaks of may still be under way back here: then none of it lies before the cursor
+    seen_upto = declined.cursor if any(position <= declined.cursor for position in taken) else declined.committed
+    return declined if all(position <= seen_upto for position in taken) else None
+
+
+def fate_of(payment: Payment, cursor: int, refused_up: Iterable[int] = ()) -> Fate:
+    """Its fate. `cursor` is the last position that the cloud has; records at `refused_up` it takes in no form."""
+    final = final_of(payment)
+    if final is not None:
+        return final.fate
+    if not payment.facts:
+        return "unknown"
+    stuck = set(refused_up)
+    taken = [fact for fact in payment.facts if fact.kind in TAKING] or payment.facts
+    there = all(fact.position <= cursor and fact.position not in stuck for fact in taken)
+    return "uploaded" if there else "edge_durable"
+
+
+def answer(fate: Fate, way: Way, *, behind: bool = False, stuck: bool = False) -> Answer:
+    """What to tell of it. `behind`: not everything that was stored when it was asked has been looked through; `stuck`:
+    the cloud takes the record in no form."""
+    if behind:
+        return Answer(fate, "no", f"{WORDS[fate]} {BEHIND}" if fate not in ("declined", "unknown") else BEHIND)
+    if fate == "declined":
+        return Answer(fate, "yes", WORDS[fate]) if way == "payment_id" else Answer(fate, "no", DECLINED_FOUND)
+    return Answer(fate, "no", REFUSED_UP if stuck and fate == "edge_durable" else WORDS[fate])
+
+
+def least_certain(fates: Iterable[Fate]) -> Fate:
+    """The one fate told of several payments: whatever is open comes before what is settled, paid before declined."""
+    return min(fates, key=LEAST_CERTAIN_FIRST.index, default="unknown")
+
+
+def untimely(payment: Payment) -> tuple[PaymentFact, ...]:
+    """Refunds, voids and reversals of a payment whose fate is not final. Cash is final when it is in the drawer."""
+    if final_of(payment) is not None:
+        return ()
+    return tuple(one for one in payment.facts if one.kind in UNDOING and one.tender != "cash" and not one.training)
+
+
+def settled(payment: Payment) -> bool:
+    """Whether nothing can be charged twice by it any more: declined, or given back whole."""
+    final = final_of(payment)
+    if final is not None and final.fate == "declined":
+        return True
+    if any(one.kind in ("voided", "reversed") for one in payment.facts):
+        return True
+    taken = max((abs(one.amount) for one in payment.facts if one.kind in TAKING), default=0)
+    return 0 < taken <= sum(abs(one.amount) for one in payment.facts if one.kind == "refunded")
