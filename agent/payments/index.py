@@ -17,14 +17,17 @@ from agent.core.payments import UNDOING, PaymentFact
 
 log = structlog.get_logger()
 
-LOOK_S: Final = 1.0
-"""How often the end of the log is looked at while nobody asks, in seconds."""
+LOOK_S: Final = 5.0
+"""How often the end of the log is looked at while nobody asks, in seconds: sales near each other share a write."""
 SLICE_RECORDS: Final = 256
 """Records looked through at once: one short transaction, also where all of them are payments."""
 PAUSE_S: Final = 0.05
 """Least pause between two such bites."""
 REST_SHARE: Final = 9.0
 """So many times as long as a bite took is the pause behind it."""
+BUSY_RECORDS: Final = 50
+BUSY_PAUSE_S: Final = 0.5
+"""While the log grows by more than so many records in a pause, the pauses are so long: tills are selling."""
 PLACE_RECORDS: Final = 5_000
 """Without payments the place in the log is written down every so many records."""
 CAUGHT_UP_S: Final = 2.0
@@ -99,6 +102,8 @@ class Index:
         """How far the log has been looked through; None until that is known."""
         self._place = 0
         """The same as the disk has it."""
+        self._seen = 0
+        """The end of the log as of the last pause."""
         self._cursor = -1
         """How far the cloud was when that was last noted."""
         self._again: set[int] = set()
@@ -191,9 +196,11 @@ class Index:
 
     async def _rest(self, behind: bool, took_s: float) -> None:
         """Leave the machine to those who sell; while somebody waits for an answer there is no rest."""
+        grown, self._seen = self._journal.committed - self._seen, self._journal.committed
         if behind and self._waiting:
             return
-        pause_s = max(PAUSE_S, REST_SHARE * took_s) if behind else LOOK_S
+        busy_s = BUSY_PAUSE_S if grown > BUSY_RECORDS else PAUSE_S
+        pause_s = max(busy_s, REST_SHARE * took_s) if behind else WORDS_S if self._news else LOOK_S
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._wake.wait()
@@ -228,9 +235,10 @@ class Index:
 
     async def _have_mended(self, position: int) -> None:
         """A damaged record is never passed by: it is mended, or set aside by name, and then it is gone."""
-        pause_s = LOOK_S
+        pause_s = PAUSE_S
         try:
-            await self._journal.repair([position])
+            if not await self._journal.repair([position]):
+                pause_s = WORDS_S  # somebody else has, or is about to
         except NightsafeError as error:
             log.debug("payments_not_mended", code=error.code)
             pause_s = RETRY_S
