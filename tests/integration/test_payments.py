@@ -68,9 +68,8 @@ def test_A2_10_a_payment_is_found_as_soon_as_it_is_acknowledged_and_is_not_to_be
 
 
 def test_A2_10_the_fates_follow_the_payment_to_the_cloud_and_what_the_cloud_says_of_it(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
+    new_box: Make, cloud: CloudServer
 ) -> None:
-    cloud = new_cloud().start()
     box = new_box(cloud.url).start()
     with Device(box.port, "till-1") as till:
         for one in ("pay-posted", "pay-declined", "pay-open"):
@@ -161,11 +160,10 @@ def now_text(ahead_s: float = 0.0) -> str:
 
 
 def test_A3_3_payments_that_look_like_one_sale_are_listed_told_once_and_never_held_back(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
+    new_box: Make, cloud: CloudServer
 ) -> None:
-    cloud = new_cloud().start()
     box = new_box(cloud.url).start()
-    ids = [f"pay-{number}" for number in range(9)]
+    ids = sorted(new_name("pay") for _ in range(9))
     with Device(box.port, "till-1") as till, Device(box.port, "till-2") as other:
         till.tell(paid(ids[0], "authorized", check_id="a"))
         till.tell(paid(ids[0], check_id="a"))  # one payment, told in two steps
@@ -183,8 +181,8 @@ def test_A3_3_payments_that_look_like_one_sale_are_listed_told_once_and_never_he
     until(lambda: "payments_suspect" in conditions(box), "people are told")
     assert "1 sale may" in conditions(box)["payments_suspect"]
     until(box.uploaded, "all is uploaded")
-    up = [record.event["data"]["payment_id"] for record in cloud.records() if record.device != "agent"]
-    assert sorted(set(up)) == ids, "nothing is held back"
+    up = {record.event["data"].get("payment_id") for record in cloud.records()}
+    assert up >= set(ids), "nothing is held back"
     assert "May have been charged twice" in nightsafe(box, "payments", "suspects").stdout
 
     done = nightsafe(box, "payments", "dismiss", ids[1], "--reason", "two rounds of the same", "--actor", "Ann")
