@@ -190,6 +190,7 @@ class Index:
                 await self._have_mended(damaged.position)
             except NightsafeError as error:
                 log.debug("payments_put_off", code=error.code)
+                self._news = True
                 await asyncio.sleep(RETRY_S)
             else:
                 await self._rest(behind, loop.time() - began_s)
@@ -208,30 +209,38 @@ class Index:
     async def _bite(self) -> None:
         """Look through the next part of the log."""
         if self._lost:
-            self._lost = False
             await self._tables.forget_lost()
+            self._lost = False
         if self._after is None:
             self._place = await self._tables.place()
             self._after, self._news = self._place, True
-        window_ms = int(self._limits().duplicate_window_s * 1000)
+        after, committed = self._after, self._journal.committed
         for position in sorted(self._again):
             found = await self._tables.slice(position - 1, position, 1)
-            if (found.facts or found.days) and position <= self._after:
-                await self._tables.write(found, self._place, window_ms)
+            if position <= after and not await self._take(found, after, self._place):
+                return
             self._again.discard(position)
-        after, committed = self._after, self._journal.committed
         if after < committed:
             found = await self._tables.slice(after, committed, SLICE_RECORDS)
-            if found.facts or found.days or found.upto - self._place >= PLACE_RECORDS:
-                await self._tables.write(found, found.upto, window_ms)
-                self._place = found.upto
-            if self._after != after:
-                return  # the journal was opened anew meanwhile
+            if not await self._take(found, after, found.upto):
+                return
             self._after = found.upto
             self._news = self._news or any(_matters(fact) for fact in found.facts)
         for upto, future in self._waiting:
             if self.has(upto) and not future.done():
                 future.set_result(None)
+
+    async def _take(self, found: Found, after: int, place: int) -> bool:
+        """Write what was found; False where the journal was opened anew since: the file may be another one, of which
+        nothing has been looked through."""
+        if self._after != after:
+            return False
+        if found.facts or found.days or place - self._place >= PLACE_RECORDS:
+            await self._tables.write(found, place, int(self._limits().duplicate_window_s * 1000))
+            if self._after != after:
+                return False
+            self._place = place
+        return True
 
     async def _have_mended(self, position: int) -> None:
         """A damaged record is never passed by: it is mended, or set aside by name, and then it is gone."""

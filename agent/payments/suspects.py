@@ -67,7 +67,8 @@ class Suspicions:
 
     async def tell(self) -> None:
         """Tell people how many there are, as one condition for the venue."""
-        suspects, untimely = len((await self._groups())[0]), len((await self._untimely())[0])
+        suspects = len((await self._groups())[0])
+        untimely = sum(fates.moved_money(one) for one in (await self._untimely())[0])
         if suspects:
             self._telling.hold(
                 SUSPECT,
