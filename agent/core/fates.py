@@ -113,6 +113,11 @@ def untimely(payment: Payment) -> tuple[PaymentFact, ...]:
     return tuple(one for one in payment.facts if one.kind in UNDOING and one.tender != "cash" and not one.training)
 
 
+def moved_money(payment: Payment) -> bool:
+    """Whether it was captured, or refunded; the void of what was only authorized is every day's work."""
+    return any(one.kind in ("captured", "refunded") for one in payment.facts)
+
+
 def settled(payment: Payment) -> bool:
     """Whether nothing can be charged twice by it any more: declined, or given back whole."""
     final = final_of(payment)

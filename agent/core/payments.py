@@ -4,7 +4,7 @@ Of a card only the token and the last four digits are ever taken. Pure: the same
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, time, tzinfo
 from typing import Any, Final, Literal, NamedTuple
 
@@ -205,6 +205,25 @@ def same_sale(one: PaymentFact, other: PaymentFact, window_ms: int, true_ms: Cal
         return False
     apart_ms = abs(happened_ms(one, true_ms(one)) - happened_ms(other, true_ms(other)))
     return apart_ms <= window_ms
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Who belongs together by any chain of pairs; in the order in which they are first named."""
+    root: dict[str, str] = {}
+
+    def root_of(name: str) -> str:
+        root.setdefault(name, name)
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    for one, other in pairs:
+        root[root_of(other)] = root_of(one)
+    groups: dict[str, list[str]] = {}
+    for name in list(root):
+        groups.setdefault(root_of(name), []).append(name)
+    return list(groups.values())
 
 
 def _instant(text: str | None) -> int | None:

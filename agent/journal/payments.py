@@ -27,6 +27,10 @@ from agent.journal.writing import Writing
 
 SAME_CARD_MAX: Final = 50
 """So many of the latest records of one card and amount are compared with a new one."""
+TWINS_MAX: Final = 5
+"""With so many of them, the latest, a payment is paired: enough to list all of one sale together."""
+PAIRS_MAX: Final = 2_000
+"""So many pairs that nobody has dismissed are looked at, the latest, and so many refunds."""
 DAYS_KNOWN_MAX: Final = 10_000
 FOUND_MAX: Final = 50
 """So many payments one search finds at most, the latest."""
@@ -126,10 +130,10 @@ class PaymentTables:
             if fact.card_token is None or fact.kind not in TAKING or fact.training:
                 continue
             near = (fact.card_token, fact.amount, fact.payment_id, SAME_CARD_MAX)
-            for row in connection.execute(SQL["find_same_card"], near).fetchall():
-                other = PaymentFact(*row)
-                if same_sale(fact, other, window_ms, self.true_ms):
-                    connection.execute(SQL["add_payment_twins"], sorted((fact.payment_id, other.payment_id)))
+            others = (PaymentFact(*row) for row in connection.execute(SQL["find_same_card"], near).fetchall())
+            twins = dict.fromkeys(one.payment_id for one in others if same_sale(fact, one, window_ms, self.true_ms))
+            for twin in list(twins)[:TWINS_MAX]:
+                connection.execute(SQL["add_payment_twins"], (*sorted((fact.payment_id, twin)), fact.position))
         for day in dict.fromkeys(found.days):
             connection.execute(SQL["add_check_day"], day)
         connection.execute(SQL["write_payments_place"], (place,))
@@ -185,8 +189,8 @@ class PaymentTables:
         def drop(connection: sqlite3.Connection) -> bool:
             dropped = connection.execute(SQL["drop_old_payments"], (first, rows_max)).rowcount
             if dropped < rows_max:
-                connection.execute(SQL["drop_old_payment_fates"], (first,))
-                connection.execute(SQL["drop_old_check_days"], (first,))
+                connection.execute(SQL["drop_old_payment_fates"], (rows_max, first))
+                connection.execute(SQL["drop_old_check_days"], (first, rows_max))
                 connection.execute(SQL["drop_old_twins"])
                 connection.execute(SQL["drop_old_dismissals"])
                 connection.execute(SQL["drop_payment_marks_below"], (first,))
@@ -251,12 +255,14 @@ class PaymentTables:
         return found
 
     async def open_twins(self) -> list[tuple[str, str]]:
-        """Pairs that look like one sale charged twice, and that nobody has dismissed."""
-        return await self._reading.run(lambda connection: connection.execute(SQL["read_open_twins"]).fetchall())
+        """Pairs that look like one sale charged twice, and that nobody has dismissed, the latest last."""
+        return await self._reading.run(
+            lambda connection: connection.execute(SQL["read_open_twins"], (PAIRS_MAX,)).fetchall()
+        )
 
     async def undone(self) -> list[str]:
         """Ids of payments that were voided, refunded or reversed, and that the cloud has not called posted."""
-        return await self._ids(SQL["find_undone"], ())
+        return await self._ids(SQL["find_undone"], (PAIRS_MAX,))
 
     async def oldest_kept_ms(self) -> int | None:
         """When the first record that the log still has was recorded; None where it has deleted none."""

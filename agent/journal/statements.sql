@@ -433,24 +433,19 @@ select position, payment_id, kind, device, event_id, epoch, sequence, check_id, 
 from payment_events where card_token = ? and amount = ? and payment_id <> ? order by position desc limit ?;
 
 -- name: add_payment_twins
-insert or ignore into payment_twins (payment_id, twin_id) values (?, ?);
+insert or ignore into payment_twins (payment_id, twin_id, position) values (?, ?, ?);
 
 -- name: read_open_twins
-select t.payment_id, t.twin_id from payment_twins t where not exists
-  (select 1 from payment_dismissals d where d.payment_id = t.payment_id and d.twin_id = t.twin_id)
-order by t.payment_id, t.twin_id;
-
--- name: read_twins_of
--- by primary key, and by the whole table for the second half
-select payment_id, twin_id from payment_twins where payment_id = ?1
-union select payment_id, twin_id from payment_twins where twin_id = ?1;
+-- the whole table, the latest last
+select payment_id, twin_id from (
+  select t.payment_id, t.twin_id, t.position from payment_twins t where not exists
+    (select 1 from payment_dismissals d where d.payment_id = t.payment_id and d.twin_id = t.twin_id)
+  order by t.position desc limit ?
+) order by position, payment_id, twin_id;
 
 -- name: dismiss_twins
 insert or ignore into payment_dismissals (payment_id, twin_id, actor, reason, wall_ms, uptime_ms, boot)
 values (?, ?, ?, ?, ?, ?, ?);
-
--- name: read_dismissals
-select payment_id, twin_id, actor, reason from payment_dismissals order by id;
 
 -- name: read_payment
 -- by payment_events_payment
@@ -492,15 +487,16 @@ select check_id, business_date from payment_check_days where check_id in (select
 order by check_id, business_date;
 
 -- name: drop_old_check_days
-delete from payment_check_days where position < ? and not exists
-  (select 1 from payment_events p where p.check_id = payment_check_days.check_id);
+-- by payment_check_days_position
+delete from payment_check_days where (check_id, business_date) in
+  (select check_id, business_date from payment_check_days where position < ? order by position limit ?);
 
 -- name: find_undone
 -- by payment_events_undoing
-select distinct payment_id from payment_events p
+select payment_id from payment_events p
 where kind in ('voided', 'refunded', 'reversed') and training = 0 and tender <> 'cash' and not exists
   (select 1 from payment_fates f where f.payment_id = p.payment_id and f.fate = 'posted')
-order by payment_id;
+group by payment_id order by max(position) desc limit ?;
 
 -- name: read_payment_fates
 select payment_id, fate, at, reason, cursor, committed from payment_fates
@@ -541,8 +537,9 @@ delete from payment_events where position in
   (select position from payment_events where position < ? order by position limit ?);
 
 -- name: drop_old_payment_fates
-delete from payment_fates where committed < ? and not exists
-  (select 1 from payment_events p where p.payment_id = payment_fates.payment_id);
+-- the oldest first
+delete from payment_fates where id in (select id from payment_fates order by id limit ?1) and committed < ?2
+  and not exists (select 1 from payment_events p where p.payment_id = payment_fates.payment_id);
 
 -- name: drop_old_twins
 delete from payment_twins where not exists
@@ -553,6 +550,3 @@ delete from payment_twins where not exists
 delete from payment_dismissals where not exists
   (select 1 from payment_twins t where t.payment_id = payment_dismissals.payment_id
    and t.twin_id = payment_dismissals.twin_id);
-
--- name: count_payments
-select count(*) from payment_events;

@@ -3,6 +3,7 @@
 Answers from this box alone. Never closes a day: it says what is known, and why a day is not safe to close.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, time, tzinfo
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,7 @@ from agent.core.instants import to_text
 from agent.core.payment_answers import BusinessDay
 from agent.core.payments import PaymentFact, day_text
 from agent.core.sentence import natural
-from agent.core.takings import DeviceDay, Standing, day_of, takings, why_not
+from agent.core.takings import DeviceDay, Standing, Takings, day_of, takings, why_not
 from agent.payments.index import Index
 
 
@@ -80,13 +81,11 @@ class Days:
         except (OverflowError, ValueError) as error:
             raise Rejected("business_date", f"{text} is out of range.", "Ask for a day of this box.") from error
         near = await self._tables.near_day(text, begin_ms, end_ms)
-        day_of_fact = await self._dating(near, calendar)
-        of_day = [fact for fact in near if day_of_fact(fact) == text]
-        whole: dict[str, list[PaymentFact]] = {}
-        for fact in await self._tables.facts_of({one.payment_id: None for one in of_day}):
-            whole.setdefault(fact.payment_id, []).append(fact)
-        day_of_fact = await self._dating([one for facts in whole.values() for one in facts], calendar)
-        totals = takings(whole.values(), text, day_of_fact)
+        dates = await self._dates(near, calendar)
+        of_day = [fact for fact in near if dates[fact.position] == text]
+        whole = await self._tables.facts_of({one.payment_id: None for one in of_day})
+        dates = await self._dates(whole, calendar)
+        totals = await asyncio.to_thread(_takings, whole, text, dates)
         devices = _devices(of_day, now, begin_ms)
         standing = Standing(
             behind,
@@ -109,15 +108,25 @@ class Days:
             sum(self._tables.true_ms(fact) >= end_ms for fact in of_day),
         )
 
-    async def _dating(self, facts: Sequence[PaymentFact], calendar: Calendar) -> Callable[[PaymentFact], str]:
-        """Each record's business date."""
+    async def _dates(self, facts: Sequence[PaymentFact], calendar: Calendar) -> dict[int, str]:
+        """Each record's business date, by its position; beside the loop, for a day may have tens of thousands."""
         checks = await self._tables.check_days({one.check_id: None for one in facts if one.check_id is not None})
 
-        def of(fact: PaymentFact) -> str:
-            days = checks.get(fact.check_id, ()) if fact.check_id is not None else ()
-            return day_of(fact, self._tables.true_ms(fact), calendar.zone, calendar.day_starts, days)
+        def date_all() -> dict[int, str]:
+            return {one.position: self._date(one, calendar, checks) for one in facts}
 
-        return of
+        return await asyncio.to_thread(date_all)
+
+    def _date(self, fact: PaymentFact, calendar: Calendar, checks: Mapping[str, Sequence[str]]) -> str:
+        days = checks.get(fact.check_id, ()) if fact.check_id is not None else ()
+        return day_of(fact, self._tables.true_ms(fact), calendar.zone, calendar.day_starts, days)
+
+
+def _takings(facts: Sequence[PaymentFact], day: str, dates: Mapping[int, str]) -> Takings:
+    payments: dict[str, list[PaymentFact]] = {}
+    for fact in facts:
+        payments.setdefault(fact.payment_id, []).append(fact)
+    return takings(payments.values(), day, lambda fact: dates[fact.position])
 
 
 def _devices(of_day: Sequence[PaymentFact], now: Now, begin_ms: int) -> tuple[DeviceDay, ...]:

@@ -17,14 +17,17 @@ from agent.core.payments import UNDOING, PaymentFact
 
 log = structlog.get_logger()
 
-LOOK_S: Final = 1.0
-"""How often the end of the log is looked at while nobody asks, in seconds."""
+LOOK_S: Final = 5.0
+"""How often the end of the log is looked at while nobody asks, in seconds: sales near each other share a write."""
 SLICE_RECORDS: Final = 256
 """Records looked through at once: one short transaction, also where all of them are payments."""
 PAUSE_S: Final = 0.05
 """Least pause between two such bites."""
 REST_SHARE: Final = 9.0
 """So many times as long as a bite took is the pause behind it."""
+BUSY_RECORDS: Final = 50
+BUSY_PAUSE_S: Final = 0.5
+"""While the log grows by more than so many records in a pause, the pauses are so long: tills are selling."""
 PLACE_RECORDS: Final = 5_000
 """Without payments the place in the log is written down every so many records."""
 CAUGHT_UP_S: Final = 2.0
@@ -99,6 +102,8 @@ class Index:
         """How far the log has been looked through; None until that is known."""
         self._place = 0
         """The same as the disk has it."""
+        self._seen = 0
+        """The end of the log as of the last pause."""
         self._cursor = -1
         """How far the cloud was when that was last noted."""
         self._again: set[int] = set()
@@ -190,15 +195,18 @@ class Index:
                 await self._have_mended(damaged.position)
             except NightsafeError as error:
                 log.debug("payments_put_off", code=error.code)
+                self._news = True
                 await asyncio.sleep(RETRY_S)
             else:
                 await self._rest(behind, loop.time() - began_s)
 
     async def _rest(self, behind: bool, took_s: float) -> None:
         """Leave the machine to those who sell; while somebody waits for an answer there is no rest."""
+        grown, self._seen = self._journal.committed - self._seen, self._journal.committed
         if behind and self._waiting:
             return
-        pause_s = max(PAUSE_S, REST_SHARE * took_s) if behind else LOOK_S
+        busy_s = BUSY_PAUSE_S if grown > BUSY_RECORDS else PAUSE_S
+        pause_s = max(busy_s, REST_SHARE * took_s) if behind else WORDS_S if self._news else LOOK_S
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._wake.wait()
@@ -206,38 +214,46 @@ class Index:
     async def _bite(self) -> None:
         """Look through the next part of the log."""
         if self._lost:
-            self._lost = False
             await self._tables.forget_lost()
+            self._lost = False
         if self._after is None:
             self._place = await self._tables.place()
             self._after, self._news = self._place, True
-        window_ms = int(self._limits().duplicate_window_s * 1000)
+        after, committed = self._after, self._journal.committed
         for position in sorted(self._again):
             found = await self._tables.slice(position - 1, position, 1)
-            if (found.facts or found.days) and position <= self._after:
-                await self._tables.write(found, self._place, window_ms)
-                self._on_facts(found.facts)
+            if position <= after and not await self._take(found, after, self._place):
+                return
             self._again.discard(position)
-        after, committed = self._after, self._journal.committed
         if after < committed:
             found = await self._tables.slice(after, committed, SLICE_RECORDS)
-            if found.facts or found.days or found.upto - self._place >= PLACE_RECORDS:
-                await self._tables.write(found, found.upto, window_ms)
-                self._on_facts(found.facts)
-                self._place = found.upto
-            if self._after != after:
-                return  # the journal was opened anew meanwhile
+            if not await self._take(found, after, found.upto):
+                return
             self._after = found.upto
             self._news = self._news or any(_matters(fact) for fact in found.facts)
         for upto, future in self._waiting:
             if self.has(upto) and not future.done():
                 future.set_result(None)
 
+    async def _take(self, found: Found, after: int, place: int) -> bool:
+        """Write what was found; False where the journal was opened anew since: the file may be another one, of which
+        nothing has been looked through."""
+        if self._after != after:
+            return False
+        if found.facts or found.days or place - self._place >= PLACE_RECORDS:
+            await self._tables.write(found, place, int(self._limits().duplicate_window_s * 1000))
+            self._on_facts(found.facts)
+            if self._after != after:
+                return False
+            self._place = place
+        return True
+
     async def _have_mended(self, position: int) -> None:
         """A damaged record is never passed by: it is mended, or set aside by name, and then it is gone."""
-        pause_s = LOOK_S
+        pause_s = PAUSE_S
         try:
-            await self._journal.repair([position])
+            if not await self._journal.repair([position]):
+                pause_s = WORDS_S  # somebody else has, or is about to
         except NightsafeError as error:
             log.debug("payments_not_mended", code=error.code)
             pause_s = RETRY_S

@@ -22,6 +22,7 @@ from agent.payments.shown import Showing, Told
 AROUND_S: Final = 1_800.0
 """How far from the time that people name a payment may lie, unless they say, in seconds."""
 AROUND_S_MAX: Final = 86_400.0 * 31
+AMOUNT_MAX: Final = 2**53 - 1
 TEXT_MAX: Final = 256
 SHOWN_MAX: Final = 20
 """So many payments are shown of one search, the latest."""
@@ -140,7 +141,8 @@ def _query(args: Mapping[str, Any]) -> Query:
     if query.last4 is None and not _is_sequence(query.sequence):
         raise Rejected("payment_query", "With a device goes the sequence of its event.", HOW)
     if query.last4 is not None:
-        if query.amount is None:
+        amount = query.amount.amount if isinstance(query.amount, Money) else query.amount
+        if amount is None or abs(amount) > AMOUNT_MAX:
             raise Rejected("payment_query", "With the last four digits go amount and time.", HOW)
         _window(query)
     return query
@@ -163,7 +165,10 @@ def _window(query: Query) -> tuple[int, int]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= TEXT_MAX
+    """Whether it is a text that may stand in an event: no half of a character, no U+0000."""
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_MAX or "\0" in value:
+        return False
+    return all(not 0xD800 <= ord(one) <= 0xDFFF for one in value)
 
 
 def _is_sequence(value: int | str | None) -> bool:

@@ -9,13 +9,14 @@ from typing import Final, Protocol
 from agent.core import fates
 from agent.core.errors import Rejected
 from agent.core.fates import Payment
-from agent.core.payment_answers import Suspect, Suspects
+from agent.core.payment_answers import PaymentShown, Suspect, Suspects
+from agent.core.payments import joined
 from agent.core.sentence import count
 from agent.payments.index import Index, Telling
-from agent.payments.shown import Lookup, Showing, Told
+from agent.payments.shown import Lookup, Showing
 
 SHOWN_MAX: Final = 200
-"""So many suspected sales are shown, the latest, and so many refunds."""
+"""So many suspected sales are shown, the latest, so many payments of each, and so many refunds."""
 SUSPECT: Final = "payments_suspect"
 UNTIMELY: Final = "payments_untimely"
 
@@ -43,11 +44,13 @@ class Suspicions:
         """Payments that look as if they were charged twice, and those that were given back before their fate was
         final. They are listed only: nothing holds, refunds or drops them."""
         current = await self._index.caught_up()
-        groups, untimely = await self._groups(), await self._untimely()
+        groups, of_groups = await self._groups()
+        untimely, of_untimely = await self._untimely()
+        shown = [self._shown(group[:SHOWN_MAX], of_groups) for group in groups[:SHOWN_MAX]]
         return Suspects(
-            tuple(Suspect(tuple(one.shown for one in group), _why(group)) for group in groups[:SHOWN_MAX]),
+            tuple(Suspect(group, _why(group)) for group in shown),
             len(groups),
-            tuple(one.shown for one in untimely[:SHOWN_MAX]),
+            self._shown(untimely[:SHOWN_MAX], of_untimely),
             len(untimely),
             current,
         )
@@ -64,7 +67,8 @@ class Suspicions:
 
     async def tell(self) -> None:
         """Tell people how many there are, as one condition for the venue."""
-        suspects, untimely = len(await self._groups()), len(await self._untimely())
+        suspects = len((await self._groups())[0])
+        untimely = sum(fates.moved_money(one) for one in (await self._untimely())[0])
         if suspects:
             self._telling.hold(
                 SUSPECT,
@@ -89,42 +93,34 @@ class Suspicions:
         else:
             self._telling.lift(UNTIMELY)
 
-    async def _groups(self) -> list[list[Told]]:
+    async def _groups(self) -> tuple[list[list[Payment]], Lookup | None]:
         """Suspected payments, those of one sale together, the latest sale first; what is settled suspects nobody."""
         pairs = await self._tables.open_twins()
         found = await self._tables.payments({id: None for pair in pairs for id in pair}) if pairs else None
         if found is None:
-            return []
-        known = {one.payment_id: one for one in found.payments if not fates.settled(one) and one.facts}
-        groups: dict[str, list[str]] = {}
-        for one, other in pairs:
-            if one not in known or other not in known:
-                continue
-            both = [*groups.get(one, [one]), *groups.get(other, [other])]
-            both = list(dict.fromkeys(both))
-            groups |= dict.fromkeys(both, both)
-        lists = {id(group): group for group in groups.values()}
-        told = [
-            [self._showing.told(one, found) for one in sorted((known[id] for id in group), key=_position)]
-            for group in lists.values()
-        ]
-        return sorted(told, key=lambda group: group[-1].shown.times["edge_durable"], reverse=True)
+            return [], None
+        known = {one.payment_id: one for one in found.payments if one.facts and not fates.settled(one)}
+        groups = joined((one, other) for one, other in pairs if one in known and other in known)
+        payments = [sorted((known[id] for id in group), key=_position) for group in groups]
+        return sorted(payments, key=lambda group: _position(group[-1]), reverse=True), found
 
-    async def _untimely(self) -> list[Told]:
+    async def _untimely(self) -> tuple[list[Payment], Lookup | None]:
         ids = await self._tables.undone()
         found = await self._tables.payments(ids) if ids else None
         if found is None:
-            return []
-        open_ones = [one for one in found.payments if fates.untimely(one)]
-        return [self._showing.told(one, found) for one in sorted(open_ones, key=_position, reverse=True)]
+            return [], None
+        return sorted((one for one in found.payments if fates.untimely(one)), key=_position, reverse=True), found
+
+    def _shown(self, payments: Sequence[Payment], found: Lookup | None) -> tuple[PaymentShown, ...]:
+        return tuple(self._showing.told(one, found).shown for one in payments) if found is not None else ()
 
 
 def _position(payment: Payment) -> int:
     return payment.facts[-1].position
 
 
-def _why(group: Sequence[Told]) -> str:
-    checks, devices = {one.shown.check_id for one in group}, {one.shown.device for one in group}
-    where = f"on check {next(iter(checks))}" if len(checks) == 1 and None not in checks else "by one device"
-    where = where if len(devices) > 1 or len(checks) == 1 else f"by {next(iter(devices))}"
+def _why(group: Sequence[PaymentShown]) -> str:
+    checks, devices = {one.check_id for one in group}, {one.device for one in group}
+    where = f"on check {group[0].check_id}" if len(checks) == 1 and None not in checks else "by one device"
+    where = f"by {group[0].device}" if len(devices) == 1 and len(checks) > 1 else where
     return f"Same card and amount {where}, under different payment ids."

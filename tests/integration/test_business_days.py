@@ -41,9 +41,8 @@ def sale(kind: str, one: str, amount: int, *, at: str | None = None, **changes: 
 
 
 def test_a_business_day_says_what_it_took_in_and_late_sales_count_for_their_own_day(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
+    new_box: Make, cloud: CloudServer
 ) -> None:
-    cloud = new_cloud().start()
     box = new_box(cloud.url).start()
     yesterday = to_text(int((time.time() - 86_400) * 1000))
     again = sale("captured", "p1", 1250)

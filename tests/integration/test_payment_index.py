@@ -130,6 +130,32 @@ async def test_A2_10_while_the_index_is_behind_nothing_is_safe_and_the_wait_is_b
     assert (told.re_charge_safe, "ask again soon" in told.reason) == ("no", True)
 
 
+async def test_A3_4_a_refund_is_flagged_until_the_payments_fate_is_final(shop: Shop) -> None:
+    await shop.sell(paid("a"), paid("b"), paid("a", "refunded"), paid("b", "voided"), paid("c", "reversed"))
+    async with shop.following():
+        found = await shop.suspicions.suspects()
+        assert [one.payment_id for one in found.untimely] == ["c", "b", "a"]
+        await shop.sell(paid("d", "authorized"), paid("d", "voided"))
+        assert [one.payment_id for one in (await shop.suspicions.suspects()).untimely] == ["d", "c", "b", "a"]
+        await shop.suspicions.tell()
+        assert "2 payments" in shop.told["payments_untimely"], "of which something was captured"
+        said = {"at": "2026-11-22T11:00:00Z"}
+        await shop.inquiry.on_command("payment.posted", {"payment_id": "a"} | said)
+        await shop.inquiry.on_command("payment.declined", {"payment_id": "b"} | said)
+        assert [one.payment_id for one in (await shop.suspicions.suspects()).untimely] == ["d", "c"]
+        await shop.suspicions.tell()
+        assert "payments_untimely" not in shop.told
+
+
+async def test_A3_3_many_payments_of_one_card_and_amount_are_one_sale_and_few_pairs(shop: Shop) -> None:
+    for at in range(0, 600, 50):
+        await shop.sell(*(paid(f"p{at + number}") for number in range(50)))
+    async with shop.following():
+        found = await shop.suspicions.suspects()
+        assert (found.count, len(found.suspects[0].payments)) == (1, 200)
+        assert len(await shop.tables.open_twins()) <= 5 * 600
+
+
 async def test_a_payment_whose_type_is_written_with_escapes_is_one(shop: Shop) -> None:
     body = paid("a").replace(b'"pos.payment.captured"', b'"pos\\u002epayment.captured"')
     assert b"pos.payment" not in body

@@ -21,8 +21,6 @@ from tests.sales import event, new_name, payment
 pytestmark = pytest.mark.needs("mosquitto")
 
 Make = Callable[..., Box]
-COUNT = 300
-"""More than the index takes at once."""
 
 
 def paid(payment_id: str, kind: str = "captured", time: str | None = None, **changes: Any) -> bytes:
@@ -71,9 +69,8 @@ def test_A2_10_a_payment_is_found_as_soon_as_it_is_acknowledged_and_is_not_to_be
 
 
 def test_A2_10_the_fates_follow_the_payment_to_the_cloud_and_what_the_cloud_says_of_it(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
+    new_box: Make, cloud: CloudServer
 ) -> None:
-    cloud = new_cloud().start()
     box = new_box(cloud.url).start()
     with Device(box.port, "till-1") as till:
         for one in ("pay-posted", "pay-declined", "pay-open"):
@@ -90,6 +87,9 @@ def test_A2_10_the_fates_follow_the_payment_to_the_cloud_and_what_the_cloud_says
     assert "A till may still hold its last sale" in told(box, "status", "pay-nowhere")["reason"]
     say(cloud, box, "pay-posted", "posted")
     say(cloud, box, "pay-declined", "declined")
+    box.stop()
+    lose_the_index(box)
+    box.start()
     posted, declined = told(box, "status", "pay-posted"), told(box, "status", "pay-declined")
     assert (posted["fate"], posted["re_charge_safe"]) == ("posted", "no")
     assert posted["times"]["posted"] == SAID_AT
@@ -106,6 +106,18 @@ def test_A2_10_the_fates_follow_the_payment_to_the_cloud_and_what_the_cloud_says
 
 WAITING = {"token": "tok-hold", "last4": "4242", "brand": "visa"}
 """A card whose payments wait at the reference cloud until its operator says what became of them."""
+
+
+def lose_the_index(box: Box) -> None:
+    """What is made from the log; of cards it has nothing but token and last four digits."""
+    with sqlite3.connect(box.journal) as connection:
+        columns = [name for _, name, *_ in connection.execute("pragma table_info(payment_events)")]
+        assert [name for name in columns if "card" in name or "last4" in name] == ["card_token", "last4"]
+        connection.execute("delete from payment_events")
+        connection.execute("update payments_place set position = 0")
+    connection.close()
+
+
 SAID_AT = "2026-11-22T11:00:00.000Z"
 
 
@@ -148,11 +160,10 @@ def now_text(ahead_s: float = 0.0) -> str:
 
 
 def test_A3_3_payments_that_look_like_one_sale_are_listed_told_once_and_never_held_back(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
+    new_box: Make, cloud: CloudServer
 ) -> None:
-    cloud = new_cloud().start()
     box = new_box(cloud.url).start()
-    ids = [f"pay-{number}" for number in range(9)]
+    ids = sorted(new_name("pay") for _ in range(9))
     with Device(box.port, "till-1") as till, Device(box.port, "till-2") as other:
         till.tell(paid(ids[0], "authorized", check_id="a"))
         till.tell(paid(ids[0], check_id="a"))  # one payment, told in two steps
@@ -170,8 +181,8 @@ def test_A3_3_payments_that_look_like_one_sale_are_listed_told_once_and_never_he
     until(lambda: "payments_suspect" in conditions(box), "people are told")
     assert "1 sale may" in conditions(box)["payments_suspect"]
     until(box.uploaded, "all is uploaded")
-    up = [record.event["data"]["payment_id"] for record in cloud.records() if record.device != "agent"]
-    assert sorted(set(up)) == ids, "nothing is held back"
+    up = {record.event["data"].get("payment_id") for record in cloud.records()}
+    assert up >= set(ids), "nothing is held back"
     assert "May have been charged twice" in nightsafe(box, "payments", "suspects").stdout
 
     done = nightsafe(box, "payments", "dismiss", ids[1], "--reason", "two rounds of the same", "--actor", "Ann")
@@ -199,33 +210,21 @@ def test_A3_3_payments_that_look_like_one_sale_are_listed_told_once_and_never_he
     assert told(box, "suspects")["count"] == 0, "what was voided charges nobody twice"
 
 
-def test_A3_4_a_refund_before_the_payments_fate_is_final_is_flagged_and_goes_up_behind_it(
-    new_box: Make, new_cloud: Callable[[], CloudServer]
-) -> None:
-    cloud = new_cloud().start()
-    box = new_box(cloud.url).start()
-    with Device(box.port, "till-1") as till, Device(box.port, "till-2") as other:
-        till.tell(paid("pay-1", card=WAITING))
-        till.tell(paid("pay-2", card=WAITING))
-        other.tell(paid("pay-1", "refunded"))
-        till.tell(paid("pay-cash", tender="cash", card=None))
-        till.tell(paid("pay-cash", "refunded", tender="cash", card=None))
-    listed = told(box, "suspects")
-    assert [one["payment_id"] for one in listed["untimely"]] == ["pay-1"]
-    until(lambda: "payments_untimely" in conditions(box), "people are told")
-    until(box.uploaded, "all is uploaded")
-    order = [
-        (record.event["type"], record.event["data"]["payment_id"])
-        for record in cloud.records()
-        if record.device != "agent"
-    ]
-    assert order.index(("pos.payment.captured", "pay-1")) < order.index(("pos.payment.refunded", "pay-1"))
-    say(cloud, box, "pay-1", "posted")
-    assert told(box, "suspects")["untimely"] == []
-    with Device(box.port, "till-1") as till:
-        till.tell(paid("pay-2", "refunded"))
-    until(lambda: "payments_untimely" in conditions(box), "people are told of the other one")
-    assert "1 payment" in conditions(box)["payments_untimely"]
+def test_A3_4_a_refund_before_the_payments_fate_is_final_is_flagged_and_stays_behind_it(away: Box) -> None:
+    one, other, cash = (new_name("pay") for _ in range(3))
+    name = new_name()
+    with Device(away.port, name) as till, Device(away.port, new_name()) as till_2:
+        till.tell(paid(one, check_id=one))
+        till.tell(paid(other, check_id=other))
+        till_2.tell(paid(one, "refunded", check_id=one))
+        till.tell(paid(cash, tender="cash", card=None))
+        till.tell(paid(cash, "refunded", tender="cash", card=None))
+    listed = {each["payment_id"] for each in told(away, "suspects")["untimely"]}
+    assert {one, other, cash} & listed == {one}
+    until(lambda: "payments_untimely" in conditions(away), "people are told")
+    log = [json.loads(event) for (event,) in away.rows("select event from records order by position")]
+    order = [each["type"] for each in log if each["data"].get("payment_id") == one]
+    assert order == ["pos.payment.captured", "pos.payment.refunded"], "nothing is held back or reordered"
 
 
 def test_A3_5_what_was_received_for_a_check_and_by_a_device_is_listed(away: Box) -> None:
@@ -241,22 +240,3 @@ def test_A3_5_what_was_received_for_a_check_and_by_a_device_is_listed(away: Box)
     assert [each["type"] for each in found[0]["events"]] == ["pos.payment.captured", "pos.payment.voided"]
     (by_device,) = told(away, "status", f"device={other}", "sequence=7")["payments"]
     assert by_device["payment_id"] == third
-
-
-def test_the_index_is_made_again_from_the_log_where_it_was_lost_or_the_journal_is_older(new_box: Make) -> None:
-    box = new_box().start()
-    with Device(box.port, "till-1") as till:
-        for number in range(COUNT):
-            till.tell(paid(f"pay-{number}"))
-    assert told(box, "status", f"pay-{COUNT - 1}")["fate"] == "edge_durable"
-    box.kill()
-    with sqlite3.connect(box.journal) as connection:
-        connection.execute("delete from payment_events")
-        connection.execute("update payments_place set position = 0")
-    connection.close()
-    box.start()
-    assert told(box, "status", "pay-0")["fate"] == "edge_durable"
-    assert told(box, "status", f"pay-{COUNT - 1}")["fate"] == "edge_durable"
-    assert box.rows("select count(*) from payment_events") == [(COUNT,)]
-    columns = [name for _, name, *_ in box.rows("pragma table_info(payment_events)")]
-    assert [name for name in columns if "card" in name or "last4" in name] == ["card_token", "last4"]

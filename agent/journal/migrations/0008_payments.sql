@@ -39,6 +39,7 @@ create index payment_events_undoing on payment_events (position) where kind in (
 create table payment_twins (
   payment_id text not null,
   twin_id text not null,
+  position integer not null, -- of the record by which it was seen
   primary key (payment_id, twin_id)
 ) strict, without rowid;
 
@@ -49,6 +50,7 @@ create table payment_check_days (
   position integer not null,
   primary key (check_id, business_date)
 ) strict, without rowid;
+create index payment_check_days_position on payment_check_days (position);
 
 -- When the cloud was seen to have the log up to a position: at the latest then a payment before it was uploaded.
 create table payment_marks (

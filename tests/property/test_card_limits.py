@@ -1,0 +1,208 @@
+"""Cards on trust: whatever devices ask at once, and whenever the box is killed, no limit of the venue is ever passed.
+
+The real journal on real files, and the stage as the agent joins it.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.core import policy
+from agent.core.commands import Command
+from agent.core.errors import NightsafeError
+from agent.core.policy import Ask, Reservation
+from agent.core.requests import Reply, Request
+from agent.journal.requests import Requests
+from agent.services.cards import Cards, Payment, Terms
+from tests.property.journal_rig import Rig, Ticking
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Small enough to be met."""
+
+    floor_limit: int = 50
+    card_limit: int = 90
+    device_limit: int = 120
+    venue_limit: int = 200
+    queued_age_max_s: float = 1e9
+    declines_per_day_max: int = 1_000
+
+
+LIMITS = Limits()
+
+
+class Quiet:
+    """Nobody is told anything."""
+
+    def hold(self, *_: object) -> None: ...
+    def happened(self, *_: object) -> None: ...
+    def lift(self, *_: object) -> None: ...
+
+
+asks = st.builds(
+    Ask,
+    st.sampled_from(["till-1", "till-2", "till-3"]),
+    st.sampled_from([f"p{number}" for number in range(12)]),
+    st.sampled_from(["tok-1", "tok-2", "tok-3"]),
+    st.integers(1, 60),
+    st.just("GBP"),
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.lists(asks, min_size=1, max_size=6)),
+        st.tuples(st.just("fate"), st.sampled_from([f"p{number}" for number in range(12)])),
+        st.tuples(st.just("cancel"), st.lists(asks, min_size=1, max_size=4)),
+        st.just(("kill", None)),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+class House:
+    """The journal and the stage over it; `promised` is all that was ever said to be taken and has no fate yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rig = Rig(folder, Ticking())
+        self.promised: dict[tuple[str, str], Ask] = {}
+        self.number = 0
+        self.cards: Cards
+
+    async def open(self) -> None:
+        await self.rig.open()
+        kept = Requests(self.rig.journal.writing)
+        self.cards = Cards(kept, Quiet(), lambda device: Terms(True, False, LIMITS, ()), lambda: "2026-11-22")
+
+    async def ask(self, one: Ask) -> Reply | None:
+        self.number += 1
+        args = {
+            "payment_id": one.payment_id,
+            "amount": {"amount": one.amount, "currency": one.currency},
+            "card": {"token": one.token},
+        }
+        request = Request(one.device, "card.authorize", f"r{self.number}", args, "digest")
+        with suppress(NightsafeError, asyncio.CancelledError):
+            reply = await self.cards.offline(request)
+            if reply.status == "ok":
+                self.promised[one.device, one.payment_id] = one
+            return reply
+        return None
+
+    def check(self, path: Path) -> None:
+        """By the file alone: nothing that was promised is missing, and no sum is above its limit."""
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            rows = connection.execute(
+                "select device, payment_id, token, amount from reservations where ended is null"
+            ).fetchall()
+        connection.close()
+        kept = {(device, payment): (token, amount) for device, payment, token, amount in rows}
+        for key, one in self.promised.items():
+            assert kept.get(key) == (one.token, one.amount), "promised and not reserved"
+        assert all(amount <= LIMITS.floor_limit for *_, amount in rows)
+        assert sum(amount for *_, amount in rows) <= LIMITS.venue_limit
+        for column, limit in ((0, LIMITS.device_limit), (2, LIMITS.card_limit)):
+            for name in {row[column] for row in rows}:
+                assert sum(row[3] for row in rows if row[column] == name) <= limit
+
+
+@asynccontextmanager
+async def house() -> AsyncIterator[tuple[House, Path]]:
+    with TemporaryDirectory(prefix="ns-cards-") as folder:
+        made = House(Path(folder))
+        await made.open()
+        try:
+            yield made, Path(folder) / "journal.sqlite"
+        finally:
+            await made.rig.close()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps)
+def test_A4_2_no_limit_is_ever_passed_by_devices_that_ask_at_once_through_crashes(
+    story: list[tuple[str, object]],
+) -> None:
+    async def play() -> None:
+        async with house() as (made, path):
+            for what, how in story:
+                if what == "ask":
+                    assert isinstance(how, list)
+                    await asyncio.gather(*(made.ask(one) for one in how))
+                elif what == "cancel":
+                    assert isinstance(how, list)
+                    tasks = [asyncio.ensure_future(made.ask(one)) for one in how]
+                    await asyncio.sleep(0)
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+                elif what == "fate":
+                    made.cards.command(Command("payment.posted", str(how), "{}"))
+                    async with made.cards._one:
+                        await made.cards._load()
+                        await made.cards._settle()
+                    made.promised = {key: one for key, one in made.promised.items() if key[1] != how}
+                else:
+                    await made.rig.close()
+                    await made.open()
+                made.check(path)
+
+    asyncio.run(play())
+
+
+def test_every_limit_is_named_when_it_is_the_one_that_is_passed() -> None:
+    def reason(wanted: Ask, *open_: Reservation, **changes: float) -> str | None:
+        limits = msgspec.structs.replace(LIMITS, **changes)
+        return policy.decide(wanted, open_, limits, 100.0, 0)
+
+    ask = Ask("till-1", "p", "tok", 10, "GBP")
+    other = Reservation("till-2", "q", "tok-2", 40, "GBP", 0.0)
+    assert reason(ask) is None
+    assert reason(ask._replace(amount=51)) == "floor_limit"
+    assert reason(ask, other._replace(token="tok", amount=81)) == "card_limit"
+    assert reason(ask, other._replace(device="till-1", amount=111)) == "device_limit"
+    assert reason(ask, other._replace(amount=191)) == "venue_limit"
+    assert reason(ask, other, queued_age_max_s=99) == "queued_age"
+    assert reason(ask._replace(currency="EUR"), other) == "other_currency"
+    assert policy.decide(ask, [], msgspec.structs.replace(LIMITS, declines_per_day_max=2), 0.0, 2) == "declines"
+
+
+def test_A3_2_a_device_whose_payments_are_held_takes_no_card_offline() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            made.cards._terms = lambda device: Terms(True, device == "till-1", LIMITS, ())
+            held = await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))
+            free = await made.ask(Ask("till-2", "p2", "tok", 10, "GBP"))
+            assert held is not None
+            assert free is not None
+            assert (held.reason, free.status) == ("payments_held", "ok")
+
+    asyncio.run(play())
+
+
+def test_a_capture_that_was_taken_offline_unasked_counts_once_and_is_told() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            for _ in range(2):
+                made.cards.paid(Payment("till-1", "p1", "tok", 195, "GBP", True))
+                async with made.cards._one:
+                    await made.cards._load()
+                    await made.cards._settle()
+            assert made.cards.exposure == 195
+            refused = await made.ask(Ask("till-2", "p2", "tok-2", 10, "GBP"))
+            assert refused is not None
+            assert refused.reason == "venue_limit"
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("args", [{}, {"payment_id": "p", "amount": {"amount": True, "currency": "GBP"}, "card": {}}])
+def test_arguments_that_cannot_be_read_are_said_to_be_so(args: dict[str, object]) -> None:
+    with pytest.raises(policy.Malformed):
+        policy.ask("till-1", args)
