@@ -25,9 +25,9 @@ PAUSE_S: Final = 0.05
 """Least pause between two such bites."""
 REST_SHARE: Final = 9.0
 """So many times as long as a bite took is the pause behind it."""
-BUSY_RECORDS: Final = 50
-BUSY_PAUSE_S: Final = 0.5
-"""While the log grows by more than so many records in a pause, the pauses are so long: tills are selling."""
+BUSY_PER_S: Final = 100.0
+BUSY_PAUSE_S: Final = 2.0
+"""While the log grows by more than so many records a second, the pauses are so long; the index catches up later."""
 PLACE_RECORDS: Final = 5_000
 """Without payments the place in the log is written down every so many records."""
 CAUGHT_UP_S: Final = 2.0
@@ -102,8 +102,8 @@ class Index:
         """How far the log has been looked through; None until that is known."""
         self._place = 0
         """The same as the disk has it."""
-        self._seen = 0
-        """The end of the log as of the last pause."""
+        self._seen = (0, 0.0)
+        """The end of the log as of the last pause, and when that was."""
         self._cursor = -1
         """How far the cloud was when that was last noted."""
         self._again: set[int] = set()
@@ -202,11 +202,13 @@ class Index:
 
     async def _rest(self, behind: bool, took_s: float) -> None:
         """Leave the machine to those who sell; while somebody waits for an answer there is no rest."""
-        grown, self._seen = self._journal.committed - self._seen, self._journal.committed
         if behind and self._waiting:
             return
-        busy_s = BUSY_PAUSE_S if grown > BUSY_RECORDS else PAUSE_S
-        pause_s = max(busy_s, REST_SHARE * took_s) if behind else WORDS_S if self._news else LOOK_S
+        (seen, at_s), self._seen = self._seen, (self._journal.committed, asyncio.get_running_loop().time())
+        busy = self._seen[0] - seen > BUSY_PER_S * (self._seen[1] - at_s)
+        pause_s = max(BUSY_PAUSE_S if busy else PAUSE_S, REST_SHARE * took_s)
+        if not behind:
+            pause_s = WORDS_S if self._news else LOOK_S
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._wake.wait()
