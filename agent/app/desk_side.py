@@ -99,6 +99,7 @@ def make_services(
         return Reply(request.id, "declined", {}, "not_muted", "There is no such notice, or it must be read.")
 
     cards = Cards(kept, telling, card_terms, today)
+    journal.writing.on_reopen(cards.reopened)
     desk = Desk(
         counter, kept, session, cards, {"notices.mute": mute, "payment.status": payment_status}, offline, terms,
         clock.boottime_s, new_id,

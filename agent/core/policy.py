@@ -7,6 +7,8 @@ Amounts are whole minor units of one currency.
 from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from agent.core import cards
+
 Reason = Literal[
     "offline_refused",
     "payments_held",
@@ -102,6 +104,8 @@ def ask(device: str, args: dict[str, Any]) -> Ask:
         raise Malformed("amount.currency must be a currency code")
     if not isinstance(token, str) or not 0 < len(token) <= 200:
         raise Malformed("card.token must be text")
+    if not (cards.text_clean(token) and cards.text_clean(payment)):
+        raise Malformed("card.token and payment_id must not be a card's number")
     return Ask(device, payment, token, minor, currency, _override(args.get("override")))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agent.core import cards
 from agent.core.errors import Rejected
 from agent.core.letters import TEXT_BYTES_MAX, End, Letter, Waiting
 from agent.journal.database import SQL
@@ -36,6 +37,8 @@ class Outbox:
         written now.
         """
         message = msgspec.json.encode(letter).decode()
+        if not cards.text_clean(message):
+            message = cards.masked(message.encode()).decode()
         if len(message) > TEXT_BYTES_MAX:
             raise Rejected("letter_long", f"A letter is at most {TEXT_BYTES_MAX} bytes.", "Call support.")
         lived_s = self._writing.lived().total_s

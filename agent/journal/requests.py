@@ -5,10 +5,11 @@ A promise is durable, with its reply, before it is said. Replies that promise no
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
+from agent.core import cards
 from agent.core.arrivals import Own
 from agent.core.errors import Rejected
 from agent.core.policy import Ask, Reservation
@@ -17,6 +18,9 @@ from agent.journal.book import EpochBook
 from agent.journal.database import SQL
 from agent.journal.told import harmless
 from agent.journal.writing import Writing
+
+KEPT_MAX: Final = 200_000
+"""So many replies that promise nothing are kept, the latest; a promise is kept for its seven days."""
 
 _reply = msgspec.json.Decoder(Reply).decode
 
@@ -52,8 +56,10 @@ class Requests:
         lived_s = self.lived_s()
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany(SQL["add_request"], (_row(request, reply, lived_s) for request, reply in answered))
+            rows = (_row(request, reply, lived_s) for request, reply in answered if _clean(request, reply))
+            connection.executemany(SQL["add_request"], rows)
             connection.execute(SQL["remove_requests"], (lived_s - KEEP_S,))
+            connection.execute(SQL["remove_requests_surplus"], (KEPT_MAX,))
 
         await self._writing.change(write)
 
@@ -94,7 +100,7 @@ class Requests:
             values = (*reserved[:6], 0, 0, by.manager if by else None, by.reason if by else None)
             if not connection.execute(SQL["add_reservation"], values).rowcount:
                 raise Rejected("payment_id_used", f"{wanted.device} has used this payment_id before.")
-            connection.execute(SQL["add_request"], _row(request, reply, at_s))
+            connection.execute(SQL["add_request"], _row(request, reply, at_s, promised=1))
             if by is None:
                 return reserved, set()
             fold = self._writing.fold(connection)
@@ -148,5 +154,10 @@ class Requests:
         self._writing.tell()
 
 
-def _row(request: Request, reply: Reply, lived_s: float) -> tuple[str, str, str, str, float]:
-    return request.device, request.id, request.digest, msgspec.json.encode(reply).decode(), lived_s
+def _row(request: Request, reply: Reply, lived_s: float, promised: int = 0) -> tuple[str, str, str, str, float, int]:
+    return request.device, request.id, request.digest, msgspec.json.encode(reply).decode(), lived_s, promised
+
+
+def _clean(request: Request, reply: Reply) -> bool:
+    """Whether the disk may have it: what may hold a card number is remembered in memory alone."""
+    return cards.text_clean(request.id) and cards.text_clean(msgspec.json.encode(reply).decode())

@@ -374,10 +374,17 @@ delete from commands where lived_s < ? and event in ('payment.posted', 'payment.
 select digest, reply from requests where device = ? and id = ?;
 
 -- name: add_request
-insert into requests (device, id, digest, reply, lived_s) values (?, ?, ?, ?, ?) on conflict (device, id) do nothing;
+insert into requests (device, id, digest, reply, lived_s, promised) values (?, ?, ?, ?, ?, ?)
+on conflict (device, id) do update set digest = excluded.digest, reply = excluded.reply, lived_s = excluded.lived_s,
+  promised = excluded.promised where requests.promised = 0;
 
 -- name: remove_requests
 delete from requests where lived_s < ?;
+
+-- name: remove_requests_surplus
+delete from requests where promised = 0 and lived_s < (
+  select lived_s from requests where promised = 0 order by lived_s desc limit 1 offset ?
+);
 
 -- name: read_reservations_open
 select device, payment_id, token, amount, currency, at_s, stored, against from reservations where ended is null

@@ -130,6 +130,10 @@ class Cards:
             raise
         return reply
 
+    def reopened(self) -> None:
+        """The journal was opened anew: what it has is asked before the next decision."""
+        self._loaded = False
+
     async def _load(self) -> None:
         """Know what the disk has; Transient and JournalDamaged where it cannot be asked."""
         if not self._loaded:

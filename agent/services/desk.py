@@ -23,6 +23,7 @@ NOTE_INTERVAL_S: Final = 0.5
 """Replies that promise nothing are written down so often at most, in seconds."""
 NOTED_MAX: Final = 5_000
 """So many replies are held, written down or not yet; the latest."""
+UNKNOWN: Final = "outcome_unknown"
 TRIAL: Final = ("availability.lookup", "agent", {"product_id": "-"})
 """What a given-up cloud is asked in the background: it changes nothing there."""
 
@@ -172,17 +173,17 @@ class Desk:
     async def _reply(self, request: Request) -> Reply:
         """What is replied: the same as before to a repeat."""
         known = self._noted.get((request.device, request.id)) or await self._kept.known(request.device, request.id)
-        if known is not None:
-            digest, reply = known
-            if digest == request.digest:
-                return reply
+        if known is not None and known[0] != request.digest:
             return Reply(request.id, "error", {}, "id_reused", "This id was used for another request.")
-        reply = await self._decide(request)
-        if reply.status != "error":
+        if known is not None and known[1].reason != UNKNOWN:
+            return known[1]
+        reply = await self._decide(request, unknown=known is not None)
+        if reply.status != "error" or reply.reason == UNKNOWN:
             self._note(request, reply)
         return reply
 
-    async def _decide(self, request: Request) -> Reply:
+    async def _decide(self, request: Request, unknown: bool) -> Reply:
+        """What happens now. What went out once without an answer (`unknown`) is for the cloud alone to say."""
         local = self._local.get(request.service)
         terms = self._terms(request.device, request.service)
         if local is not None and terms.used:
@@ -190,20 +191,22 @@ class Desk:
             return found
         why = rules.refusal(request.service, terms.used, terms.loyalty, self._offline(), self.breaker)
         if why is None:
-            return await self._ask(request, terms)
+            return await self._ask(request, terms, unknown)
         if why == "service_off":
             return Reply(request.id, "error", {}, why, WORDS[why])
+        if unknown:
+            return Reply(request.id, "error", {}, UNKNOWN, f"{WORDS[why]} Ask again with the same id.")
         return await self._without_cloud(request, why)
 
-    async def _ask(self, request: Request, terms: Terms) -> Reply:
+    async def _ask(self, request: Request, terms: Terms, unknown: bool) -> Reply:
         try:
             answer = await self._cloud.ask(request.service, request.id, request.device, request.args, terms.deadline_s)
         except Transient as error:
             self._failed(terms)
-            if error.code == "unsent":
+            if error.code == "unsent" and not unknown:
                 return await self._without_cloud(request, "cloud_not_answering")
             text = f"{error.text} Ask again with the same id."
-            return Reply(request.id, "error", {}, "outcome_unknown", text)
+            return Reply(request.id, "error", {}, UNKNOWN, text)
         self.breaker = Breaker()
         status: rules.Status = answer.status if answer.status in ("ok", "declined") else "error"
         if request.service == "availability.lookup" and status == "ok":

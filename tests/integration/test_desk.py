@@ -193,6 +193,39 @@ def test_A4_6_a_brown_out_is_as_fast_as_an_outage_after_the_first_few_and_ends_b
         mute.close()
 
 
+def test_what_went_out_without_an_answer_is_never_decided_offline_under_the_same_id(new_box: NewBox) -> None:
+    """The cloud may have approved it: only the cloud can say, also after a kill of the box."""
+    mute = Mute()
+    box = made(new_box, mute.url, services={"deadline_s": 1}, policy={"offline_card_payments": "queue"})
+    online(box)
+    with asking(box, "till-1") as (till,):
+        assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
+        mute.close()
+        until(lambda: box.status()["state"] == "offline", "away", 20)
+        assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
+        assert till.ask("card.authorize", "2", **card("p2"))["status"] == "ok", "another one is taken on trust"
+        until(lambda: box.rows("select count(*) from requests") == [(2,)], "both are written down", 5)
+    box.kill()
+    box.start()
+    with asking(box, "till-1") as (till,):
+        assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
+    assert _open(box) == ["p2"]
+
+
+def test_no_card_number_that_a_device_asks_with_comes_to_the_disk(new_box: NewBox) -> None:
+    box = made(new_box, NOBODY, policy={"offline_card_payments": "queue"})
+    until(lambda: box.status()["cause"] == "cloud", "away", 20)
+    number = "4111111111111111"
+    with asking(box, "till-1") as (till,):
+        assert till.ask("card.authorize", "1", **card("p1", token=number))["reason"] == "malformed"
+        assert till.ask("card.authorize", "2", **card(number))["reason"] == "malformed"
+        assert till.ask("gift_card.balance", number, card_id=number)["status"] == "requires_realtime"
+        time.sleep(1)  # replies are written down behind them
+    assert box.stop() == 0
+    for file in box.state.rglob("*"):
+        assert not file.is_file() or number.encode() not in file.read_bytes(), file
+
+
 def _capability(till: Asker, service: str, available: bool) -> Any:
     found = till.retained.get("pos/v1/venue/capabilities", {}).get(service)
     return found if found is not None and found["available"] is available else None

@@ -1,13 +1,15 @@
 -- Requests in real time that were answered, so that a repeat gets the same reply: `reply` is its JSON.
+-- `promised`: it approves a payment on trust.
 create table requests (
   device text not null,
   id text not null,
   digest text not null,
   reply text not null,
   lived_s real not null,
+  promised integer not null,
   primary key (device, id)
 ) strict, without rowid;
-create index requests_age on requests (lived_s);
+create index requests_age on requests (promised, lived_s);
 
 -- Card payments that were taken on trust. `stored`: their own event is in the journal. `against`: taken offline without
 -- being asked for. `ended`: null while nobody knows what became of them.
