@@ -91,6 +91,8 @@ class Front:
         await self._session.close()
 
     async def _answer(self, request: web.Request) -> web.Response:
+        if request.path.endswith("/commands"):
+            return web.Response(status=404)  # a stream without end would keep this from closing
         body = await request.read()
         size = _size(request.path) if request.method == "PUT" else 0
         line: Line | None = self.standing(request, size)
