@@ -180,7 +180,7 @@ def make_door(
         return settings.devices.open or register.knows(device, password)
 
     limits = Limits(settings.web.door_events_max, settings.web.door_bytes_max)
-    return HttpDoor(intake, knows, limits, gate.lockout, gate.count, locked_out)
+    return HttpDoor(intake, knows, limits, gate.lockout, gate.count, locked_out, gate.spoofed)
 
 
 def make_pages(

@@ -256,6 +256,10 @@ class LogPlace:
         return self._journal.lived_s()
 
 
+LOCKED_OUT_MAX = 5
+"""So many addresses are named, the latest."""
+
+
 class Lan:
     """What the gate and the session hear, handed to those whom it concerns."""
 
@@ -264,6 +268,8 @@ class Lan:
         self._telling = telling
         self._takeovers = Takeovers()
         self._calm: dict[str, asyncio.TimerHandle] = {}
+        self._locked_out: dict[str, str] = {}
+        """From where somebody was locked out last, and as whom."""
         self._receipts: Receipts
         self._gaps: Gaps
         self._presence: Presence
@@ -288,13 +294,18 @@ class Lan:
 
     def locked_out(self, address: str, device: str) -> None:
         """Somebody keeps trying to log in."""
+        self._locked_out.pop(address, None)
+        self._locked_out[address] = device
+        while len(self._locked_out) > LOCKED_OUT_MAX:
+            del self._locked_out[next(iter(self._locked_out))]
+        who = ", ".join(f"{device} from {address}" for address, device in reversed(self._locked_out.items()))
         self._telling.happened(
-            f"login_locked_out:{address}",
+            "login_locked_out",
             "warning",
-            f"Logins as {device} are refused",
-            f"Somebody at {address} keeps trying to log in as {device} with a wrong password, or a name that is not "
-            "known here. Nobody was let in; selling on other devices goes on.",
-            f"If that is your device, pair it again: `nightsafe devices add {device} --replace`. If not, find it.",
+            "Logins are refused",
+            "Somebody keeps trying to log in with a wrong password, or a name that is not known here; the latest: "
+            f"{who}. Nobody was let in; selling on other devices goes on.",
+            "If one of them is your device, pair it again: `nightsafe devices add NAME --replace`. If not, find it.",
         )
 
     def taken_over(self, device: str, before: str, now: str) -> None:

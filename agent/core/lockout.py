@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 ENTRIES_MAX: Final = 4_096
 """Pairs of address and name, and addresses, that are remembered; the longest unused go first."""
+NAME_CHARS_MAX: Final = 64
+"""Names are told apart by so many characters, which no device's name is longer than."""
 ADDRESS_FACTOR: Final = 4
 """An address may be refused this many times as often as one name from it."""
 
@@ -48,7 +50,7 @@ class Lockout:
 
     def left_s(self, address: str, name: str, now_s: float) -> float:
         """For how long this one is not to be asked about; 0 where it may be."""
-        own, whole = self._tries.get((address, name)), self._tries.get((address, ""))
+        own, whole = self._tries.get((address, name[:NAME_CHARS_MAX])), self._tries.get((address, ""))
         until_s = now_s
         if own is not None:
             until_s = max(until_s, own.until_s)
@@ -57,14 +59,20 @@ class Lockout:
         return until_s - now_s
 
     def refused(self, address: str, name: str, now_s: float) -> bool:
-        """A login was refused; returns whether it is the one that begins a lock-out."""
-        own = self._note((address, name), self.terms.tries_max, now_s)
+        """A login was refused; returns whether it is the one that begins a lock-out. One without a name counts for the
+        address alone."""
+        own = bool(name) and self._note((address, name[:NAME_CHARS_MAX]), self.terms.tries_max, now_s)
         whole = self._note((address, ""), self.terms.tries_max * ADDRESS_FACTOR, now_s)
         return own or whole
 
+    def fresh(self, address: str, name: str, now_s: float) -> bool:
+        """Whether no refusal of this one was counted within the window."""
+        tries = self._tries.get((address, name[:NAME_CHARS_MAX]))
+        return tries is None or tries.count == 0 or now_s - tries.since_s > self.terms.window_s
+
     def let_in(self, address: str, name: str, now_s: float) -> None:
         """A login succeeded: earlier refusals of this one are forgotten."""
-        tries = self._of((address, name), now_s)
+        tries = self._of((address, name[:NAME_CHARS_MAX]), now_s)
         tries.good, tries.count, tries.until_s = True, 0, float("-inf")
 
     def forget(self, name: str) -> None:

@@ -311,11 +311,14 @@ class Gate:
         address, device = connection.address, connection.device
         if not device_allowed(device):
             device = "no device's name"
-        if self.lockout.refused(address, connection.device, asyncio.get_running_loop().time()):
+        now_s = asyncio.get_running_loop().time()
+        fresh = self.lockout.fresh(address, connection.device, now_s)
+        if self.lockout.refused(address, connection.device, now_s):
             log.warning("login_locked_out", address=address, device=device, for_s=self.limits.logins.lockout_s)
             self._listeners.locked_out(address, device)
         else:
-            log.debug("login_refused", address=address, device=device)
+            tell = log.info if fresh else log.debug
+            tell("login_refused", address=address, device=device, door="mqtt")
 
     def locked_out(self, address: str, device: str) -> bool:
         """Whether the broker is not even asked about this login; counted."""

@@ -86,7 +86,8 @@ class Identity:
         self.context.options |= ssl.OP_NO_RENEGOTIATION
         self._certificate = self._read_certificate()
         if self._certificate is None or self._due(self._certificate) is not None:
-            self._renew("none that holds" if self._certificate is None else str(self._due(self._certificate)))
+            why = "none that holds" if self._certificate is None else str(self._due(self._certificate))
+            self._certificate = self._renew(why)
         self.context.load_cert_chain(self._directory / SERVER)
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -104,11 +105,12 @@ class Identity:
         if why is None:
             return False
         try:
-            self._renew(why)
+            made = self._renew(why)
             self.context.load_cert_chain(self._directory / SERVER)
         except OSError as error:
             log.warning("certificate_not_renewed", reason=str(error), why=why)
             return False
+        self._certificate = made
         return True
 
     @property
@@ -197,7 +199,7 @@ class Identity:
         """Why it has to be renewed now, or None."""
         now = self._now()
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        made = begins + EARLY
+        made = begins + EARLY if begins != BEGINNING else ends - self._life  # made while nobody vouched for the clock
         if _names_of(certificate) != self._names():
             return "names or addresses have changed"
         if begins == BEGINNING and self._clock.synced():
@@ -209,7 +211,8 @@ class Identity:
     def _now(self) -> datetime:
         return max(BEGINNING, datetime.fromtimestamp(self._clock.wall_ms() // 1000, UTC))
 
-    def _renew(self, why: str) -> None:
+    def _renew(self, why: str) -> x509.Certificate:
+        """A new one on the disk; it counts once it is loaded."""
         now, names = self._now(), self._names()
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in names.hosts]
@@ -235,9 +238,9 @@ class Identity:
         )
         pem = made.public_bytes(serialization.Encoding.PEM)
         write_whole(self._directory / SERVER, _key_pem(key) + pem + self.ca_pem.encode())
-        self._certificate = made
         until, called = made.not_valid_after_utc.date().isoformat(), ",".join((*names.hosts, *names.addresses))
         log.info("certificate_made", why=why, until=until, names=called)
+        return made
 
 
 def names_here(further: Iterable[str] = ()) -> Names:

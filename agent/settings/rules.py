@@ -6,13 +6,14 @@ Pure judgements over what `load` has built; a table that could not be built is s
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from agent.core.policy import OVERRIDES
 from agent.core.presence import version_order
-from agent.settings.box import DeviceSettings, DevicesSettings, GateSettings
+from agent.settings.box import DeviceSettings, DevicesSettings, GateSettings, WebSettings
 from agent.settings.lines import KeyPath
 from agent.settings.section import ID_PATTERN, ID_WORDS, RESERVED_NAMES, Address, is_loopback
 from agent.settings.uplink import CloudSettings
@@ -22,6 +23,9 @@ Sections = dict[str, Any]
 """The tables of one file by name, as structs; without those that could not be built."""
 
 EMAIL: Final = re.compile(r"[^@\s\"<>,;\x00-\x1f]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+HOST_NAME: Final = re.compile(
+    r"(?=.{1,250}\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+)
 TRADING_HOURS: Final = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d-(?:(?:[01]\d|2[0-3]):[0-5]\d|24:00)")
 
 
@@ -58,6 +62,10 @@ def problems_of(sections: Sections) -> Iterator[Problem]:
             yield Problem(("gate", "listen"), "names an address twice")
     if devices and devices.open and gate and not all(address.is_loopback for address in gate.listen):
         yield Problem(("devices", "open"), "true is refused unless every gate address is loopback")
+    web: WebSettings | None = sections.get("web")
+    if devices and devices.open and web and web.listen_tls and not web.listen_tls.is_loopback:
+        text = f"true is refused while [web] listen_tls is {web.listen_tls}: any device could store events there"
+        yield Problem(("devices", "open"), text)
     if cloud and cloud.token_file is None and (host := _host(cloud.url)) and not is_loopback(host):
         yield Problem(("cloud", "token_file"), f"is missing; {host} asks for a token")
     if alerts and alerts.smtp:
@@ -92,6 +100,15 @@ def _services(path: KeyPath, services: tuple[str, ...]) -> Iterator[Problem]:
     for service in services:
         if service not in SERVICES:
             yield Problem(path, _unknown_word(service, SERVICES))
+
+
+def _names(path: KeyPath, names: tuple[str, ...]) -> Iterator[Problem]:
+    for name in names:
+        try:
+            ip_address(name)
+        except ValueError:
+            if not HOST_NAME.fullmatch(name):
+                yield Problem(path, f'"{name}" is no host name or address; write it as "box.venue.example"')
 
 
 def _overrides(path: KeyPath, limits: tuple[str, ...]) -> Iterator[Problem]:
@@ -192,6 +209,7 @@ _JUDGES: Final[Mapping[KeyPath, Callable[[KeyPath, Any], Iterator[Problem]]]] = 
     ("venue", "timezone"): _timezone,
     ("venue", "trading"): _trading,
     ("cloud", "url"): _url,
+    ("gate", "tls", "names"): _names,
     ("services", "used"): _services,
     ("policy", "override"): _overrides,
     ("orders", "devices"): _device_ids,

@@ -7,6 +7,7 @@ journal knows what it has. Never judges an event itself, and reads no body of a 
 import asyncio
 import binascii
 import math
+import re
 from base64 import b64decode
 from collections.abc import Callable
 from functools import partial
@@ -51,7 +52,8 @@ class Limits(NamedTuple):
 
 class Door:
     """`knows` says whether a device has this password; `count` counts the logins that are refused as the gate
-    counts its own; `locked_out` hears where from somebody keeps trying, as whom."""
+    counts its own; `locked_out` hears where from somebody keeps trying, as whom; `spoofed` which device tried to store
+    events at another's topic."""
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class Door:
         lockout: Lockout,
         count: Callable[[str], None],
         locked_out: Callable[[str, str], None],
+        spoofed: Callable[[str, str], None] = lambda device, topic: None,
     ) -> None:
         self._intake = intake
         self._knows = knows
@@ -68,6 +71,7 @@ class Door:
         self._lockout = lockout
         self._count = count
         self._locked_out = locked_out
+        self._spoofed = spoofed
         self._turn = asyncio.Semaphore(READING_MAX)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
@@ -83,6 +87,9 @@ class Door:
                 payloads = _events_in(await self._body(request), self._limits.events_max)
             except Unreadable as error:
                 return problem(request, error.status, "The body cannot be read", str(error), kind="malformed")
+            name, password = _credentials(request)
+            if not self._knows(name, password):  # it was removed while it spoke
+                return _unauthorized(request)
             results = await asyncio.gather(*(self._offer(device, payload) for payload in payloads))
         if any(outcome is Outcome.UNSTORED for _, outcome in results):
             return _later(request, "Nothing can be stored right now: keep your events.")
@@ -105,16 +112,24 @@ class Door:
             return answer
         if not device_allowed(name) or not self._knows(name, password):
             self._count("logins_refused")
-            if name and self._lockout.refused(address, name, now_s):
-                log.warning("login_locked_out", address=address, door="http")
-                self._locked_out(address, name if device_allowed(name) else "no device's name")
-            answer = problem(request, 401, "Unauthorized", "Give the device's name and password (Basic).")
-            answer.headers["WWW-Authenticate"] = 'Basic realm="nightsafe", charset="UTF-8"'
-            return answer
+            self._note_refused(address, name, now_s)
+            return _unauthorized(request)
         self._lockout.let_in(address, name, now_s)
         if name != device:
+            self._spoofed(name, f"pos/v1/{device}/events" if device_allowed(device) else "another's address")
             return problem(request, 403, "Forbidden", f"{name} may store events of its own only.", kind="spoofed")
         return None
+
+    def _note_refused(self, address: str, name: str, now_s: float) -> None:
+        if not name:
+            return
+        shown = name if device_allowed(name) else "no device's name"
+        fresh = self._lockout.fresh(address, name, now_s)
+        if self._lockout.refused(address, name, now_s):
+            log.warning("login_locked_out", address=address, device=shown, door="http")
+            self._locked_out(address, shown)
+        elif fresh:
+            log.info("login_refused", address=address, device=shown, door="http")
 
     async def _body(self, request: web.Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -126,16 +141,47 @@ _raw_events = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def _events_in(body: bytes, events_max: int) -> list[bytes]:
-    """The bytes of each event, as the caller wrote them; a body that is no list is one event, judged like any."""
+    """The bytes of each event, as the caller wrote them; a body that is no list is one event, judged like any.
+
+    A list of which one event is broken is cut all the same, so that it keeps none of the others out; what cannot be cut
+    is one event, which is refused and kept.
+    """
     if body.lstrip(b" \t\r\n")[:1] != b"[":
         return [body]
     try:
         found = [bytes(raw) for raw in _raw_events(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(400, f"the batch is no JSON array: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _cut(body) or [body]
     if len(found) > events_max:
         raise Unreadable(413, f"a batch has at most {events_max} events")
     return found
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+
+
+def _cut(body: bytes) -> list[bytes]:
+    """The elements of an array, by brackets and strings alone; empty where it is none."""
+    text, found, depth, begin = body.strip(b" \t\r\n"), [], 0, 1
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in (b"[", b"{"):
+            depth += 1
+        elif mark in (b"]", b"}"):
+            depth -= 1
+            if depth == 0:
+                found.append(text[begin : token.start()].strip(b" \t\r\n"))
+                return found if token.end() == len(text) and all(found) else []
+        elif mark == b"," and depth == 1:
+            found.append(text[begin : token.start()].strip(b" \t\r\n"))
+            begin = token.end()
+    return []
+
+
+def _unauthorized(request: web.Request) -> web.Response:
+    answer = problem(request, 401, "Unauthorized", "Give the device's name and password (Basic).")
+    answer.headers["WWW-Authenticate"] = 'Basic realm="nightsafe", charset="UTF-8"'
+    return answer
 
 
 def _credentials(request: web.Request) -> tuple[str, str]:

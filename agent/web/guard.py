@@ -81,7 +81,8 @@ def refusal(request: web.Request, terms: Terms) -> web.Response | None:
         return problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
     if posted and terms.names is not None and sent_by_a_page(request) is Sender.ANOTHER:
         return problem(request, 403, "Forbidden", "Another page has sent this.", kind="foreign-page")
-    if request.path.startswith("/api/") and not terms.plain_api and not private(request):
+    guarded = request.path.startswith("/api/") or request.path == "/metrics"  # it names devices
+    if guarded and not terms.plain_api and not private(request):
         return problem(request, 403, "Forbidden", "From other machines this needs TLS.", kind="tls-required")
     return None
 

@@ -47,7 +47,7 @@ async def post(pair: Pair, fingerprint_shown: str, request: web.Request) -> web.
         return request.transport is not None and not request.transport.is_closing()
 
     try:
-        told = await pair(asked.code, asked.name, address_of(request), WAIT_S, there)
+        told = await pair(_plain(asked.code), asked.name, address_of(request), WAIT_S, there)
     except Rejected as refused:
         if refused.code == "name_differs":
             return problem(request, 409, "Conflict", str(refused), kind="name-differs")
@@ -64,6 +64,12 @@ async def post(pair: Pair, fingerprint_shown: str, request: web.Request) -> web.
         body = {"status": "waiting", "fingerprint_shown": fingerprint_shown}
         return web.Response(status=202, body=msgspec.json.encode(body), content_type="application/json")
     return web.Response(status=201, body=msgspec.json.encode(told), content_type="application/json")
+
+
+def _plain(code: str) -> str:
+    """The code as it was made: digits may be typed as they are shown, in groups."""
+    digits = code.replace(" ", "").replace("-", "")
+    return digits if digits.isascii() and digits.isdigit() else code
 
 
 async def _read(request: web.Request) -> Asked:

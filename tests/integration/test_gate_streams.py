@@ -219,7 +219,7 @@ def test_a_device_that_sends_without_reading_loses_nothing_and_slows_nobody(box:
     with Device(box.port, name, level=level) as device, Device(box.port, new_name("other")) as other:
         device.send(*(device.frame(payload, packet_id=at) for at, payload in enumerate(payloads, 1)))
         other.tell(event())
-        until(lambda: len(box.stored(name)) == 5000, "all of it is stored")
+        until(lambda: len(box.stored(name)) == 5000, "all of it is stored", 30)
         assert agent.memory_info().rss - before < 40 * 2**20
         assert [one.packet_id for one in device.packets(5000)] == list(range(1, 5001))
     assert box.stored(name) == payloads

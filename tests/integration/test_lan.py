@@ -137,8 +137,8 @@ def test_nothing_but_tls_health_and_the_page_is_offered_to_the_network(box: Box,
     def get(path: str) -> str:
         return lan.at_till(sys.executable, "-c", GET, f"http://{BOX_ADDRESS}:8080{path}").stdout
 
-    assert [get(path) for path in ("/livez", "/health", "/", "/api/v1/status", "/api/v1/pair")] == [
-        "200", "200", "200", "403", "403",
+    assert [get(path) for path in ("/livez", "/health", "/", "/metrics", "/api/v1/status", "/api/v1/pair")] == [
+        "200", "200", "200", "403", "403", "403",
     ]  # fmt: skip
 
 

@@ -169,6 +169,31 @@ def test_a_certificate_of_a_clock_that_turns_out_to_be_ahead_is_made_anew(place:
     assert place.certificate().not_valid_before_utc < NOW
 
 
+@pytest.mark.parametrize("years", [0, 2, 5])
+def test_a_clock_that_nobody_sets_has_a_certificate_renewed_in_its_time_and_not_at_every_look(
+    place: Place, years: int
+) -> None:
+    place.clock.now, place.clock.set = NOW + timedelta(days=365 * years), False
+    identity = place.open()
+    assert not any(identity.look() for _ in range(3))
+    place.clock.now += timedelta(days=LIFE * 2 // 3 + 1)
+    assert identity.look()
+    assert not identity.look()
+
+
+def test_a_renewed_certificate_that_could_not_be_loaded_is_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = place.open()
+    place.names = Names(("box.local",), ("10.0.0.9",))
+    with monkeypatch.context() as broken:
+        broken.setattr(identity, "context", None)
+        with pytest.raises(AttributeError):
+            identity.look()
+    assert identity.look()
+    shake(trusting(identity), identity.context, "10.0.0.9")
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50])
 

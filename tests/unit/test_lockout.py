@@ -65,3 +65,25 @@ def test_how_long_a_lock_out_lasts_is_told() -> None:
     assert lockout.left_s("10.0.0.7", "till-1", 15) == 25
     assert lockout.left_s("10.0.0.7", "till-2", 15) == 0
     assert lockout.left_s("10.0.0.7", "till-1", 40) == 0
+
+
+def test_names_of_any_length_cost_no_more_memory_than_a_devices() -> None:
+    lockout = Lockout(TERMS)
+    for number in range(ENTRIES_MAX):
+        lockout.refused("10.0.0.7", "x" * 65_000 + str(number), float(number))
+    assert sum(len(name) for _, name in lockout._tries) < ENTRIES_MAX * 65
+
+
+def test_a_login_without_a_name_counts_once_and_for_the_address_alone() -> None:
+    lockout = Lockout(TERMS)
+    assert not any(refused(lockout, 3 * ADDRESS_FACTOR - 1, ""))
+    assert not lockout.locked("10.0.0.7", "till-2", 1)
+    assert refused(lockout, 1, "") == [True]
+
+
+def test_the_first_refusal_of_a_window_is_told_from_those_that_follow() -> None:
+    lockout = Lockout(TERMS)
+    assert lockout.fresh("10.0.0.7", "till-1", 0.0)
+    lockout.refused("10.0.0.7", "till-1", 0.0)
+    assert not lockout.fresh("10.0.0.7", "till-1", 1.0)
+    assert lockout.fresh("10.0.0.7", "till-1", 61.0)

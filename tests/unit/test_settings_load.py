@@ -299,3 +299,15 @@ def test_every_setting_has_words_and_every_number_a_unit_and_a_bound() -> None:
         if isinstance(kind.type, msgspec.inspect.IntType | msgspec.inspect.FloatType):
             assert kind.type.ge is not None or kind.type.gt is not None
             assert unit_of(field.name), f"{section.__name__}.{field.name}"
+
+
+def test_open_devices_are_refused_while_the_page_with_tls_is_open_to_the_network() -> None:
+    assert "devices.open: true is refused while [web] listen_tls" in " ".join(
+        problems(edited("[web]", '[web]\nlisten_tls = "0.0.0.0:8443"'))
+    )
+
+
+@pytest.mark.parametrize("name", ["Bär.venue", "a b", "", "https://box:8443", "-box", "box."])
+def test_a_name_that_no_certificate_can_have_is_refused(name: str) -> None:
+    text = edited("[devices]", f'[gate.tls]\nnames = ["{name}"]\n[devices]')
+    assert any("gate.tls.names" in one for one in problems(text))
