@@ -18,7 +18,7 @@ CHUNK_BYTES = 65_536
 SLICE_S = 0.05
 """A slowed line passes so much of a second at once."""
 
-_REQUEST = re.compile(rb"([A-Z]+) (?!\S*/v1/health )\S+ HTTP/1\.1\r\n")
+_REQUEST = re.compile(rb"([A-Z]+) \S*/streams\S* HTTP/1\.1\r\n")
 _UPLOAD = re.compile(rb"PUT \S*/records/(\d+)-(\d+) HTTP/1\.1\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
@@ -34,7 +34,7 @@ class Upload(NamedTuple):
 class Proxy:
     """Listens on loopback. `harm` and `bytes_per_s` may be changed at any time; `struck` counts the uploads harmed.
 
-    `requests` are the methods of all requests but probes, with the harm done to each, in the order of their beginning.
+    `requests` are the methods of all requests about streams, with the harm done to each, in the order of their beginning.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:

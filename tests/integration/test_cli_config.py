@@ -46,6 +46,7 @@ def test_good_settings_are_called_good_and_missing_files_noted(config: Path) -> 
     assert checked.stdout.splitlines() == [
         f"{config}: no problems",
         f"note: cloud.token_file: there is no file {config.parent / 'token'}",
+        f"note: web.pin_file: there is no file {config.parent / 'pin'}",
     ]
 
 
