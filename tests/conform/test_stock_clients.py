@@ -48,6 +48,7 @@ def test_mqtt_js_passes_what_a_bare_client_library_can(tmp_path: Path) -> None:
     assert results == MQTT_JS, words
 
 
+@pytest.mark.long
 @pytest.mark.needs("mosquitto_pub")
 def test_mosquitto_pub_passes_what_a_command_line_client_can(tmp_path: Path) -> None:
     start = f"{sys.executable} -m tests.conform.pub {{port}}"

@@ -34,7 +34,8 @@ class Upload(NamedTuple):
 class Proxy:
     """Listens on loopback. `harm` and `bytes_per_s` may be changed at any time; `struck` counts the uploads harmed.
 
-    `requests` are the methods of all requests about streams, with the harm done to each, in the order of their beginning.
+    `requests` are the methods of all requests about streams, with the harm done to each, in the order in which they
+    began.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:

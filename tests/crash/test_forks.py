@@ -305,6 +305,7 @@ def adopt(box: Box) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_a_cloud_that_lost_the_end_of_a_fenced_epoch_gets_it_again_in_a_new_one(stage: Stage, tmp_path: Path) -> None:
     """The fenced epoch is never opened again, so what the cloud lacks of it goes on behind what it still has."""
     box = stage.box().start()

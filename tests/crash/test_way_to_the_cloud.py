@@ -119,7 +119,9 @@ def nothing_moves(box: Box, front: Front, cause: str) -> dict[str, Any]:
     status = until(lambda: _offline(box), "the box says that the cloud is not reached", 30)
     if cause == "tls":
         until(lambda: front.came_count >= came + 3, "it has tried again", 30)
-    assert (status["cause"], status["sync"]["pending"] >= EVENTS) == (cause, True)
+    causes = ("tls", "clock") if cause == "tls" else (cause,)  # of dates, where nobody vouches for this machine's clock
+    assert status["cause"] in causes
+    assert status["sync"]["pending"] >= EVENTS
     assert box.rows("select cursor from journal")[0][0] == 0
     return status
 
