@@ -179,6 +179,8 @@ def test_A2_8_A2_9_a_stuck_sync_on_a_good_link_is_told_to_support_once_also_over
         sell(box, 1, 2, 3)
         sell(box, 1, device="till-2")
         until(lambda: sink.letters and hooks.posted, "the packet has gone out", 30)
+        sent = "select count(*) from letters where state = 'sent'"
+        until(lambda: box.rows(sent) == [(2,)], "both are noted as sent: a kill before that sends them once more", 20)
         told = condition(box, "sync_stalled")
         assert (told["severity"], told["attention"], told["lasting"]) == ("critical", True, True)
         box.kill()
