@@ -38,6 +38,9 @@ CLOCK_OFF_MAX_S: Final = 86_400.0
 LOGIN_STATUSES: Final = (407, 511)
 ANSWERED: Final = (0, errno.ECONNREFUSED)
 """How a connection to a host ends that is there: it is taken, or the host itself refuses it."""
+NEIGHBOUR_SETTLED_S: Final = 60.0
+"""So long the kernel may go on naming the hardware address of a router that is gone: 1.5 times its
+`base_reachable_time`, then its last questions (arp(7))."""
 
 _PROBED: Final[Mapping[ProbeOutcome, Finding]] = {
     "unreachable": "unreachable",
@@ -105,6 +108,9 @@ class Layers:
         self._proc = proc
         self._sys = sys
         self._lookup = Lookup()
+        self._answering = ""
+        """The router that has answered by itself when it was last asked."""
+        self._silent_since_s: float | None = None
 
     async def examine(self, probed: ProbeResult) -> tuple[Layer, ...]:
         """Every layer, after a probe that ended so; over within about twice `layer_timeout_s`. Raises nothing."""
@@ -143,8 +149,13 @@ class Layers:
             return Layer("address", "failed", "no address", "no_address")
         return Layer("address", "ok", ", ".join(found[:4]))
 
+    async def meet_router(self) -> None:
+        """While all is well: learn whether the router answers by itself, so that its silence says something later."""
+        if not _is_loopback(self._host):
+            await self._gateway(self._limits().layer_timeout_s)
+
     async def _gateway(self, timeout_s: float) -> Layer:
-        """Whether the router of the default route answers, by hardware address or by TCP."""
+        """Whether the router of the default route answers by TCP, or else by its hardware address."""
         gateways = self._gateways()
         if not gateways:
             return self._without_gateway()
@@ -152,12 +163,24 @@ class Layers:
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ask:
             ask.setblocking(False)
             ask.sendto(b"", (gateway, DISCARD_PORT))
-        code = await _connect(gateway, GATEWAY_PORT, timeout_s)
-        if code in ANSWERED:
+        if await _connect(gateway, GATEWAY_PORT, timeout_s) in ANSWERED:
+            self._answering, self._silent_since_s = gateway, None
             return Layer("gateway", "ok", f"{gateway} answers")
-        if self._is_neighbour(gateway):
+        if not self._just_fell_silent(gateway) and self._is_neighbour(gateway):
             return Layer("gateway", "ok", f"{gateway} is there")
         return Layer("gateway", "failed", f"{gateway} does not answer", "gateway_silent")
+
+    def _just_fell_silent(self, gateway: str) -> bool:
+        """Whether it used to answer, and the kernel may not have noticed yet that it is gone."""
+        if gateway != self._answering:
+            return False
+        now_s = asyncio.get_running_loop().time()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        if now_s - self._silent_since_s < NEIGHBOUR_SETTLED_S:
+            return True
+        self._answering, self._silent_since_s = "", None
+        return False
 
     def _without_gateway(self) -> Layer:
         if _read(self._proc / "net" / "ipv6_route") and self._has_ipv6_default():

@@ -48,6 +48,7 @@ class Probe(Protocol):
 class Layers(Protocol):
     """Looks at every layer of the way to the cloud; bounded in time, raises nothing."""
 
+    async def meet_router(self) -> None: ...
     async def examine(self, probed: ProbeResult) -> tuple[Layer, ...]: ...
 
 
@@ -100,6 +101,7 @@ class Monitor:
         self._failed: ProbeResult | None = None
         """How the last probe ended, while nothing gets through."""
         self._examine_now = asyncio.Event()
+        self._examine_now.set()
         self._on_probe: list[Callable[[bool, float], None]] = []
         self._on_raw: list[Callable[[Reading], None]] = []
         self._probe = probe
@@ -229,11 +231,12 @@ class Monitor:
 
     def _note_failed(self, result: ProbeResult | None) -> None:
         before, self._failed = self._failed, result
-        if result is not None and (before is None or before.outcome != result.outcome):
+        if (before and before.outcome) != (result and result.outcome):
             self._examine_now.set()
 
     async def _keep_examining(self) -> None:
-        """Look at all layers whenever a probe fails in another way than before, and again while that lasts."""
+        """Look at all layers whenever a probe fails in another way than before, and again while that lasts; at the
+        router alone at the start and once all is well again."""
         pause_s = EXAMINE_FIRST_S
         while True:
             due = self._examine_now.is_set() or self._failed is not None
@@ -244,6 +247,8 @@ class Monitor:
             self._examine_now.clear()
             if self._layers is None or self._failed is None:
                 pause_s = EXAMINE_FIRST_S
+                if self._layers is not None:
+                    await self._layers.meet_router()
                 continue
             failed = self._failed
             found = judge(await self._layers.examine(failed))
@@ -259,8 +264,9 @@ class Monitor:
             log.debug("uplink_evidence_changed", state=uplink.raw.state, cause=uplink.raw.cause)
             for heard in self._on_raw:
                 heard(uplink.raw)
-        if uplink.blocked is None:
+        if uplink.blocked is None and self._failed is not None:
             self._failed = None
+            self._examine_now.set()
         facts = self._told(uplink.shown)
         if facts == self._facts:
             return
