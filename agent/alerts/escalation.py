@@ -102,6 +102,11 @@ class Escalation:
         self._grade = 0
         self._unsent: list[Letter] = []
         """Letters that could not be written down yet."""
+        self._unnoted: int | None = None
+        """The backlog that is told of, until its letters are written down and then this."""
+        self._recalled = False
+        self._jumped = False
+        """Whether the last success is so much later than what is kept of it that this must not wait."""
 
     def probed(self, passed: bool, at_s: float) -> None:
         """A probe has ended, at this boottime."""
@@ -114,7 +119,6 @@ class Escalation:
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Look until `stop`."""
         ready()
-        await self._recall()
         while not stop.is_set():
             try:
                 await self._look()
@@ -124,29 +128,35 @@ class Escalation:
                 async with asyncio.timeout(LOOK_INTERVAL_S):
                     await stop.wait()
         with suppress(NightsafeError):
-            await self._keep(always=True)
+            if self._recalled:
+                await self._keep(always=True)
 
     async def _recall(self) -> None:
-        """What an earlier start has kept: when all was in order, and which backlog was told of already."""
+        """What an earlier start has kept: when all was in order, and which backlog was told of already. Nothing is
+        judged before that is known. Raises NightsafeError."""
         self._uploaded_count = self._facts.drain().uploaded_count
         self._exchanges_count = self._facts.drain().exchanges_count
-        with suppress(NightsafeError, msgspec.ValidationError):
-            found = await self._kept.read(LAST_SYNC)
-            self._last = None if found is None else msgspec.convert(found, LastSync)
-            target = await self._kept.read(STALLED)
-            if isinstance(target, int):
-                self._stall = Stall(self._stall.good_since_s, target, told=True)
-        if self._last is None:
-            self._last = LastSync(*self._facts.now())
+        found, target = await self._kept.read(LAST_SYNC), await self._kept.read(STALLED)
+        self._last = LastSync(*self._facts.now())
+        with suppress(msgspec.ValidationError):
+            self._last = self._last if found is None else msgspec.convert(found, LastSync)
+        if isinstance(target, int):
+            self._stall = Stall(self._stall.good_since_s, target, told=True)
+        self._recalled = True
 
     async def _look(self) -> None:
+        if not self._recalled:
+            await self._recall()
         await self._look_at_stall()
         self._note_success()
         self._look_at_age()
-        await self._keep()
         while self._unsent:
             await self._letters.queue(self._unsent[0])
             del self._unsent[0]
+        if self._unnoted is not None:  # behind the letters: who is killed before tells again, under the same key
+            await self._kept.write(STALLED, self._unnoted)
+            self._unnoted = None
+        await self._keep()
 
     # A stable link, and nothing moves --------------------------------------------------------------------------------
 
@@ -157,6 +167,7 @@ class Escalation:
         if self._stall.good_since_s != before.good_since_s:
             self._stall_began = facts.now()
         if before.told and not self._stall.told:
+            self._unnoted = None
             await self._kept.write(STALLED, None)
         if not due:
             return
@@ -170,7 +181,7 @@ class Escalation:
             f"{packet.pending:,} records. Last cloud error: {packet.last_cloud_error or 'none told'}.",
             f"{_told(terms)} Do not charge guests again until it is known which payments were posted.",
         )
-        await self._kept.write(STALLED, self._stall.target)
+        self._unnoted = self._stall.target
 
     def _packet(self, terms: Terms) -> Packet:
         journal, drain, now = self._facts.journal(), self._facts.drain(), self._facts.now()
@@ -202,7 +213,8 @@ class Escalation:
         heard = self._passed or drain.exchanges_count != self._exchanges_count
         self._uploaded_count, self._exchanges_count = drain.uploaded_count, drain.exchanges_count
         if uploaded or (heard and self._facts.cursor() >= self._facts.last()):
-            self._last = LastSync(*self._facts.now())
+            before, self._last = self._last, LastSync(*self._facts.now())
+            self._jumped = self._jumped or before is None or _is_far(before, self._last)
         self._passed = False
 
     def _look_at_age(self) -> None:
@@ -243,14 +255,19 @@ class Escalation:
     async def _keep(self, always: bool = False) -> None:
         assert self._last is not None
         due = self._facts.boottime_s() - self._kept_s >= KEEP_INTERVAL_S
-        if due or always:
+        if due or always or self._jumped:
             await self._kept.write(LAST_SYNC, msgspec.to_builtins(self._last))
-            self._kept_s = self._facts.boottime_s()
+            self._kept_s, self._jumped = self._facts.boottime_s(), False
+
+
+def _is_far(before: LastSync, now: LastSync) -> bool:
+    wall_s = abs(now.wall_ms - before.wall_ms) / 1000
+    return now.lived_s - before.lived_s >= KEEP_INTERVAL_S or wall_s >= KEEP_INTERVAL_S
 
 
 def _letters(packet: Packet, terms: Terms) -> list[Letter]:
     subject = f"Sync stalled: {packet.location_name} ({packet.location_id})"
-    key = f"{STALLED}:{packet.epoch}:{packet.first_sequence}:{packet.from_at}"
+    key = f"{STALLED}:{packet.epoch}:{packet.first_sequence}"
     facts = rules.packet_facts(packet)
     text = f"{rules.packet_text(packet)}\n{msgspec.json.format(msgspec.json.encode(facts)).decode()}\n"
     return _to_all(key, subject, text, facts, terms, (terms.support_email,))

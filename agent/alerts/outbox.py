@@ -76,6 +76,8 @@ class Outbox:
         self._limits = limits
         self._due_s: dict[int, float] = {}
         """When a letter that was tried in vain is tried again."""
+        self._sent: set[int] = set()
+        """Letters that were taken, while that cannot be written down: they are never sent again by this start."""
         self._wake = asyncio.Event()
         self.waiting_count = 0
 
@@ -123,14 +125,18 @@ class Outbox:
         if self._due_s.get(one.id, 0.0) > self._now_s():
             return False
         try:
-            await self._senders[one.letter.channel].send(one.letter)
+            if one.id not in self._sent:
+                await self._senders[one.letter.channel].send(one.letter)
         except Rejected as error:
+            self._due_s[one.id] = self._now_s() + pause_s(one.tries_count + 1, self._chance())
             await self._letters.ended(one, "refused", error.text)
             self._give_up(one, error)
             return True
         except (Transient, Held) as error:
             return await self._put_off(one, error)
+        self._sent.add(one.id)
         await self._letters.ended(one, "sent")
+        self._sent.discard(one.id)
         self._due_s.pop(one.id, None)
         log.info("letter_sent", key=one.letter.key, channel=one.letter.channel, tries=one.tries_count + 1)
         return True

@@ -10,6 +10,7 @@ from agent.cloud.client import Client
 from agent.cloud.requests import Counter
 from agent.core.business_day import business_date, cut_off
 from agent.core.payments import PaymentFact
+from agent.core.policy import CardPayment
 from agent.core.requests import Capability, Reply, Request, capabilities
 from agent.journal.requests import Requests
 from agent.journal.writer import Journal
@@ -17,7 +18,7 @@ from agent.lan.register import Register
 from agent.lan.session import Session
 from agent.payments.inquiry import Inquiry
 from agent.runtime.clock import Clock
-from agent.services.cards import Cards, Payment
+from agent.services.cards import Cards
 from agent.services.cards import Terms as CardTerms
 from agent.services.desk import Desk, Local, Terms, Way
 from agent.settings.box import DeviceSettings
@@ -39,7 +40,7 @@ def paid(cards: Cards, facts: Sequence[PaymentFact]) -> None:
     """Payments whose records are stored, for who has promised any."""
     for one in facts:
         if one.kind in ("authorized", "captured") and one.tender == "card" and not one.training:
-            cards.paid(Payment(one.device, one.payment_id, one.card_token, one.amount, one.currency, one.offline))
+            cards.paid(CardPayment(one.device, one.payment_id, one.card_token, one.amount, one.currency, one.offline))
 
 
 class DeskSide(NamedTuple):
@@ -75,11 +76,14 @@ def make_services(
         now_ms = clock.wall_ms_at(clock.boottime_s())
         return business_date(now_ms, ZoneInfo(venue.timezone), cut_off(venue.day_starts_at)).isoformat()
 
+    def payments_held(device: str) -> bool:
+        return register.has(device) and register.get(device).payments_held
+
     def card_terms(device: str) -> CardTerms:
         policy = live.settings.policy
         own = live.settings.devices.by_device.get(device, NO_TERMS).offline_card_payments
-        held = register.has(device) and register.get(device).payments_held
-        return CardTerms((own or policy.offline_card_payments) == "queue", held, policy, policy.override)
+        queue = (own or policy.offline_card_payments) == "queue"
+        return CardTerms(queue, payments_held(device), policy, policy.override)
 
     def terms(device: str, service: str) -> Terms:
         now, own = live.settings.services, live.settings.devices.by_device.get(device, NO_TERMS)
@@ -87,7 +91,7 @@ def make_services(
         loyalty = live.settings.loyalty.realtime if own.loyalty_realtime is None else own.loyalty_realtime
         return Terms(
             used, loyalty, now.deadline_s, now.requests_failed_max, now.trial_interval_s, now.requests_per_device_max,
-            now.requests_max, now.products_max,
+            now.requests_max, now.products_max, payments_held(device),
         )  # fmt: skip
 
     def offline() -> bool:

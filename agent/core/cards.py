@@ -31,7 +31,7 @@ _GROUPED = re.compile(
 )
 _UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUIDS = re.compile(_UUID)
-_HASHES = re.compile(r"(?<![0-9A-Za-z])(?=(?:\d*[A-Fa-f]){4})(?:[0-9a-f]{32,}|[0-9A-F]{32,})(?![0-9A-Za-z])")
+_HASHES = re.compile(r"(?<![0-9A-Za-z])(?=(?:[0-9]*[A-Fa-f]){4})(?:[0-9a-f]{32,}|[0-9A-F]{32,})(?![0-9A-Za-z])")
 # What is no card number and has many digits: UUIDs, and a sequence with its padding.
 _PLAIN = re.compile(rf'{_UUID}|"[0-9]{{20}}"'.encode())
 _TRACK = re.compile(r"%?[Bb]\d{8,19}\^|;\d{8,19}=")

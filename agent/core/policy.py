@@ -85,6 +85,17 @@ class Reservation(NamedTuple):
     against: bool = False
 
 
+class CardPayment(NamedTuple):
+    """A card payment whose event is stored, as far as it matters here; `offline` says that no provider approved it."""
+
+    device: str
+    payment_id: str
+    token: str | None
+    amount: int
+    currency: str
+    offline: bool
+
+
 class Malformed(Exception):
     """The arguments cannot be read."""
 

@@ -73,7 +73,7 @@ class Outbox:
             connection.execute(SQL["end_letter"], (end, harmless(detail), lived_s, waiting.id))
             connection.execute(SQL["remove_letters_ended"], (lived_s - ENDED_KEEP_S, ENDED_KEPT_MAX))
 
-        await self._writing.change(write)
+        await self._writing.change(write, must=True)
 
     def lived_s(self) -> float:
         """Seconds that the box has run."""

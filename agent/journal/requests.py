@@ -12,7 +12,7 @@ import msgspec
 from agent.core import cards
 from agent.core.arrivals import Own
 from agent.core.errors import Rejected
-from agent.core.policy import Ask, Reservation
+from agent.core.policy import Ask, CardPayment, Reservation
 from agent.core.requests import KEEP_S, Reply, Request
 from agent.journal.book import EpochBook
 from agent.journal.database import SQL
@@ -98,7 +98,8 @@ class Requests:
 
         def write(connection: sqlite3.Connection) -> tuple[Reservation, set[EpochBook]]:
             values = (*reserved[:6], 0, 0, by.manager if by else None, by.reason if by else None)
-            if not connection.execute(SQL["add_reservation"], values).rowcount:
+            fated = connection.execute(SQL["has_payment_fate"], (wanted.payment_id,)).fetchone() is not None
+            if fated or not connection.execute(SQL["add_reservation"], values).rowcount:
                 raise Rejected("payment_id_used", f"{wanted.device} has used this payment_id before.")
             connection.execute(SQL["add_request"], _row(request, reply, at_s, promised=1))
             if by is None:
@@ -120,14 +121,14 @@ class Requests:
         return made
 
     async def against(self, one: Reservation) -> bool:
-        """Count a capture that was taken offline without being asked for; False where it was counted before, or its
-        fate is final already."""
+        """Count a capture that was taken offline without being asked for, or after a person had released it as one
+        that never came; False where it was counted before, or its fate is final already."""
         values = (*one[:6], 1, 1, None, None)
 
         def write(connection: sqlite3.Connection) -> bool:
             if connection.execute(SQL["has_payment_fate"], (one.payment_id,)).fetchone() is not None:
                 return False
-            return connection.execute(SQL["add_reservation"], values).rowcount > 0
+            return connection.execute(SQL["add_reservation_against"], values).rowcount > 0
 
         return await self._writing.change(write)
 
@@ -135,6 +136,16 @@ class Requests:
         """Its own event is in the journal."""
         key = (one.device, one.payment_id)
         await self._writing.change(lambda connection: connection.execute(SQL["note_reservation_stored"], key))
+
+    async def grow(self, one: Reservation, amount: int) -> None:
+        """More was taken than was reserved, in minor units."""
+        values = (amount, one.device, one.payment_id)
+        await self._writing.change(lambda connection: connection.execute(SQL["grow_reservation"], values))
+
+    async def unaccounted(self) -> tuple[CardPayment, ...]:
+        """Payments of the index that open reservations, or the want of one, do not tell of yet."""
+        rows = await self._writing.run(lambda connection: connection.execute(SQL["read_unaccounted"]).fetchall())
+        return tuple(CardPayment(*row[:5], bool(row[5])) for row in rows)
 
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None:
         """It has its final fate, or a person (`by`: who and why) has released it, which goes into the log."""

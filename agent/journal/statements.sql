@@ -397,6 +397,26 @@ select count(*) from reservations where ended = 'declined' and ended_day = ?;
 insert into reservations (device, payment_id, token, amount, currency, at_s, stored, against, manager, reason)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict (device, payment_id) do nothing;
 
+-- name: add_reservation_against
+insert into reservations (device, payment_id, token, amount, currency, at_s, stored, against, manager, reason)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+on conflict (device, payment_id) do update set ended = null, ended_s = null, ended_day = null, stored = 1, against = 1,
+  amount = max(reservations.amount, excluded.amount) where reservations.ended = 'released' and reservations.stored = 0;
+
+-- name: grow_reservation
+update reservations set amount = max(amount, ?) where device = ? and payment_id = ?;
+
+-- name: read_unaccounted
+select e.device, e.payment_id, e.card_token, e.amount, e.currency, e.offline from payment_events e
+left join reservations r on r.device = e.device and r.payment_id = e.payment_id
+where e.kind in ('authorized', 'captured') and e.tender = 'card' and e.training = 0 and e.amount is not null
+  and ((r.ended is null and r.payment_id is not null and (r.stored = 0 or e.amount > r.amount))
+    or (e.offline = 1 and (r.payment_id is null or (r.ended = 'released' and r.stored = 0))
+        and not exists (select 1 from payment_fates f where f.payment_id = e.payment_id))
+    or (r.payment_id is null and exists (
+        select 1 from reservations o where o.payment_id = e.payment_id and o.ended is null and o.stored = 0)))
+order by e.position;
+
 -- name: has_payment_fate
 select 1 from payment_fates where payment_id = ? limit 1;
 

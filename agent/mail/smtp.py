@@ -80,6 +80,9 @@ class Smtp:
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise _refused(error.recipients[0].code, error.recipients[0].message) from error
+        except (aiosmtplib.SMTPConnectResponseError, aiosmtplib.SMTPHeloError) as error:
+            said = f"The mail server turns this box away with {error.code}: {_line(error.message)[:200]}"
+            raise Transient("mail_later", said, "It is tried again by itself.") from error
         except aiosmtplib.SMTPResponseException as error:
             raise _refused(error.code, error.message) from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from agent.core import policy
 from agent.core.commands import Command
 from agent.core.conditions import Severity
 from agent.core.errors import NightsafeError, Rejected
-from agent.core.policy import Ask, Reservation
+from agent.core.policy import Ask, CardPayment, Reservation
 from agent.core.requests import Reply, Request
 
 log = structlog.get_logger()
@@ -22,6 +22,9 @@ log = structlog.get_logger()
 LOOK_INTERVAL_S: Final = 2.0
 UNSEEN_S: Final = 600.0
 """A reservation whose payment never came is told after so long, in seconds that the box runs."""
+OLD: Final = "offline_payments_old"
+NAMED_MAX: Final = 5
+"""So many payments are named in words."""
 COMMANDS: Final = {"payment.posted": "posted", "payment.declined": "declined"}
 
 
@@ -31,10 +34,12 @@ class Kept(Protocol):
     def lived_s(self) -> float: ...
     async def open(self) -> Sequence[Reservation]: ...
     async def fated(self) -> Sequence[tuple[str, str]]: ...
+    async def unaccounted(self) -> Sequence[CardPayment]: ...
     async def declined_on(self, day: str) -> int: ...
     async def reserve(self, wanted: Ask, request: Request, reply: Reply, overridden: bool) -> Reservation: ...
     async def against(self, one: Reservation) -> bool: ...
     async def stored(self, one: Reservation) -> None: ...
+    async def grow(self, one: Reservation, amount: int) -> None: ...
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None: ...
 
 
@@ -55,17 +60,6 @@ class Terms(NamedTuple):
     override: Sequence[str]
 
 
-class Payment(NamedTuple):
-    """A payment whose event is stored, as far as it matters here."""
-
-    device: str
-    payment_id: str
-    token: str | None
-    amount: int
-    currency: str
-    offline: bool
-
-
 class Cards:
     """The stage. `today` is the business date."""
 
@@ -79,7 +73,7 @@ class Cards:
         self._declines: tuple[str, int] | None = None
         self._loaded = False
         self._one = asyncio.Lock()
-        self._due: list[Payment | Command] = []
+        self._due: list[CardPayment | Command] = []
 
     @property
     def exposure(self) -> int:
@@ -141,6 +135,7 @@ class Cards:
                 await self._kept.end(payment_id, fate, self._today())
             self._open = {(one.device, one.payment_id): one for one in await self._kept.open()}
             self._declines = None
+            self._due += await self._kept.unaccounted()  # stored before a start that was killed right behind
             self._loaded = True
 
     async def _declined_today(self) -> int:
@@ -151,9 +146,9 @@ class Cards:
 
     # What becomes of them ---------------------------------------------------------------------------------------------
 
-    def paid(self, payment: Payment) -> None:
+    def paid(self, payment: CardPayment) -> None:
         """A payment's own event is stored."""
-        if (payment.device, payment.payment_id) in self._open or payment.offline:
+        if payment.offline or self._reserved(payment) is not None:
             self._due.append(payment)
 
     def command(self, command: Command) -> None:
@@ -207,33 +202,52 @@ class Cards:
             del self._open[key]
             self._telling.lift(f"reservation_unseen:{payment_id}")
 
-    async def _note_paid(self, payment: Payment) -> None:
-        key = (payment.device, payment.payment_id)
-        reserved = self._open.get(key)
+    async def _note_paid(self, payment: CardPayment) -> None:
+        reserved = self._reserved(payment)
         if reserved is not None:
-            if not reserved.stored:
-                await self._kept.stored(reserved)
-                self._open[key] = reserved._replace(stored=True)
-                self._telling.lift(f"reservation_unseen:{payment.payment_id}")
+            await self._note_stored(reserved, payment)
             return
-        if payment.token is None:
+        if not payment.offline:
             return
-        at_s = self._kept.lived_s()
-        one = Reservation(*key, payment.token, payment.amount, payment.currency, at_s, stored=True, against=True)
+        key, at_s = (payment.device, payment.payment_id), self._kept.lived_s()
+        token = payment.token or ""
+        one = Reservation(*key, token, payment.amount, payment.currency, at_s, stored=True, against=True)
         if not await self._kept.against(one):
             return
         self._open[key] = one
+        self._tell_against(payment, "without asking this box")
+
+    def _reserved(self, payment: CardPayment) -> Reservation | None:
+        """What is reserved for it; also where another device sends what this box approved to its neighbour."""
+        own = self._open.get((payment.device, payment.payment_id))
+        if own is not None:
+            return own
+        return next((one for key, one in self._open.items() if key[1] == payment.payment_id and not one.stored), None)
+
+    async def _note_stored(self, reserved: Reservation, payment: CardPayment) -> None:
+        key = (reserved.device, reserved.payment_id)
+        if not reserved.stored:
+            await self._kept.stored(reserved)
+            reserved = self._open[key] = reserved._replace(stored=True)
+            self._telling.lift(f"reservation_unseen:{payment.payment_id}")
+        if payment.amount > reserved.amount:
+            await self._kept.grow(reserved, payment.amount)
+            self._open[key] = reserved._replace(amount=payment.amount)
+            self._tell_against(payment, "with a higher amount than this box had approved")
+
+    def _tell_against(self, payment: CardPayment, how: str) -> None:
         self._telling.happened(
             f"offline_against_policy:{payment.device}",
             "warning",
             f"{payment.device} took a card offline by itself",
-            f"{payment.device} has taken payment {payment.payment_id} offline without asking this box. It is stored "
-            "and uploaded as ever, and counts towards the venue's limits.",
+            f"{payment.device} has taken payment {payment.payment_id} offline {how}. It is stored and uploaded as "
+            "ever, and counts towards the venue's limits.",
             "Look at the app's own offline setting; call its vendor.",
         )
 
     def _tell(self) -> None:
         now_s = self._kept.lived_s()
+        self._tell_old([one for one in self._open.values() if self._is_old(one, now_s)])
         for one in self._open.values():
             if not one.stored and now_s - one.at_s >= UNSEEN_S:
                 self._telling.hold(
@@ -244,6 +258,25 @@ class Cards:
                     "Look at the device. If the payment was not taken, release it: nightsafe payments release "
                     f"{one.payment_id} --actor NAME --reason TEXT",
                 )
+
+    def _is_old(self, one: Reservation, now_s: float) -> bool:
+        return now_s - one.at_s > self._terms(one.device).limits.queued_age_max_s
+
+    def _tell_old(self, old: Sequence[Reservation]) -> None:
+        """While a payment has waited for too long, no card is taken offline at all: people are told which."""
+        if not old:
+            self._telling.lift(OLD)
+            return
+        named = ", ".join(f"{one.payment_id} ({one.device})" for one in old[:NAMED_MAX])
+        more = f" and {len(old) - NAMED_MAX} more" if len(old) > NAMED_MAX else ""
+        self._telling.hold(
+            OLD,
+            "warning",
+            "No more cards are taken offline",
+            f"These offline payments wait for the cloud's word for longer than the venue allows: {named}{more}.",
+            "See that uploads run. Ask who settles your cards what became of them; once a person knows: nightsafe "
+            "payments release ID --actor NAME --reason TEXT",
+        )
 
 
 def _declined(request: Request, why: policy.Reason) -> Reply:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import structlog
 
+from agent.core import policy
 from agent.core import requests as rules
 from agent.core.errors import NightsafeError, Rejected, Transient
 from agent.core.requests import WORDS, Breaker, Reply, Request
@@ -24,6 +25,8 @@ NOTE_INTERVAL_S: Final = 0.5
 NOTED_MAX: Final = 5_000
 """So many replies are held, written down or not yet; the latest."""
 UNKNOWN: Final = "outcome_unknown"
+CHARGES: Final = frozenset({"card.authorize", "gift_card.redeem", "on_account.charge"})
+"""What a device whose payments are held may not ask for, whatever the line is like."""
 TRIAL: Final = ("availability.lookup", "agent", {"product_id": "-"})
 """What a given-up cloud is asked in the background: it changes nothing there."""
 
@@ -73,6 +76,7 @@ class Terms(NamedTuple):
     per_device_max: int
     in_all_max: int
     stale_max: int
+    held: bool = False
 
 
 Local = Callable[[Request], "Any"]
@@ -190,13 +194,25 @@ class Desk:
             found: Reply = await local(request)
             return found
         why = rules.refusal(request.service, terms.used, terms.loyalty, self._offline(), self.breaker)
+        if terms.held and request.service in CHARGES and not unknown:
+            return Reply(request.id, "declined", {}, "payments_held", policy.WORDS["payments_held"])
         if why is None:
+            if request.service == "card.authorize" and not unknown:
+                await self._note_sent(request)
             return await self._ask(request, terms, unknown)
         if why == "service_off":
             return Reply(request.id, "error", {}, why, WORDS[why])
         if unknown:
             return Reply(request.id, "error", {}, UNKNOWN, f"{WORDS[why]} Ask again with the same id.")
         return await self._without_cloud(request, why)
+
+    async def _note_sent(self, request: Request) -> None:
+        """From now on only the cloud may say what becomes of this card payment, also after a kill: its answer, or a
+        decision here once it surely did not go out, takes the place of this note."""
+        try:
+            await self._kept.note([(request, Reply(request.id, "error", {}, UNKNOWN))])
+        except NightsafeError as error:  # the journal says so by itself, and a sale that can be authorised goes on
+            log.debug("request_not_noted", code=error.code)
 
     async def _ask(self, request: Request, terms: Terms, unknown: bool) -> Reply:
         try:

@@ -29,6 +29,7 @@ MOSQUITTO_PUB = PASSES | {
 }
 
 
+@pytest.mark.long
 def test_our_own_simulated_till_passes(tmp_path: Path) -> None:
     start = f"{sys.executable} -m agent simulate --host {{host}} --port {{port}} --tills 1 --rate 20 --seconds 160"
     _, results, words = conform(tmp_path, f"{start} --directory {tmp_path / 'tills'}")

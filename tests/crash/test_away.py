@@ -194,7 +194,7 @@ def the_cloud_has_each_in_its_order(box: Box, cloud: CloudServer, counts: dict[s
 def test_A2_4_A3_1_tills_that_kept_thousands_of_events_bring_all_of_them_at_once(
     new_box: Callable[..., Box], new_cloud: Callable[[], CloudServer], outside: Path, story: Story
 ) -> None:
-    everybody_comes_back(new_box(), new_cloud(), outside, story, tills=4, kept=3_000, within_s=60)
+    everybody_comes_back(new_box(), new_cloud(), outside, story, tills=3, kept=1_500, within_s=60)
 
 
 @pytest.mark.long

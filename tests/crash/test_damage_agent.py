@@ -27,8 +27,9 @@ EVENTS = 120
 SETTLE_MAX_S = 40.0
 BEFORE_RESEND_S = 0.2
 
-SHORT = ("zero_page", "cut_log", "no_database", "older_copy")
+SHORT = ("cut_log", "no_database")
 LONG = (
+    "zero_page", "older_copy",
     "flip_database", "flip_log", "garble_page", "zero_frame", "garble_frame", "flip_many", "cut_database", "no_log",
     "foreign", "flip_without_names",
 )  # fmt: skip

@@ -128,7 +128,8 @@ def test_A2_4_a_disk_filled_to_the_brim_and_freed_loses_nothing(
         until(box.uploaded, "everything is uploaded while the disk is full", DRAIN_MAX_S)
         status = box.status()
         assert status["journal"]["cursor"] == status["journal"]["last"]
-        assert box.rows("select cursor from journal") == [(int(status["journal"]["last"]),)]
+        cursor = [(int(status["journal"]["last"]),)]
+        until(lambda: box.rows("select cursor from journal") == cursor, "the cursor is durable", 10)
         if refused := box.rows("select id from quarantine where state = 'open' order by id limit 1"):
             done = dismiss(box, refused[0][0])
             assert done.returncode == 0, done.stderr

@@ -608,6 +608,7 @@ def test_one_record_that_the_cloud_cannot_take_neither_blocks_nor_vanishes(
     assert len([call for call in stage.front.calls if call.size == 1]) >= 2
 
 
+@pytest.mark.long
 def test_a_kill_while_records_are_sealed_anew_changes_nothing(stage: Stage) -> None:
     """The new epoch is finished by the next start, wherever the last one was cut."""
     box = stage.box().start()

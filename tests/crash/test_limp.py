@@ -50,7 +50,13 @@ def failing(box: Box, fault: str, folder: Path) -> Iterator[None]:
         strace.wait(10)
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=name, marks=() if name == "a sync fails" else pytest.mark.long)
+        for name, fault in FAULTS.items()
+    ],
+)
 def test_A2_4_after_an_io_error_nothing_is_told_until_the_journal_was_opened_anew(
     new_box: Callable[..., Box],
     new_cloud: Callable[[], CloudServer],

@@ -1,8 +1,10 @@
 """A till that asks in real time, on a stock paho client."""
 
 import json
+import ssl
 import threading
 import time
+from collections.abc import Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -14,19 +16,21 @@ from tests.integration.machine import Box
 
 
 class Asker:
-    """Connected as `device`; hears its replies and the venue's topics."""
+    """Connected as `device`, by TLS with what it was `told` at pairing; hears its replies and the venue's topics."""
 
-    def __init__(self, box: Box, device: str = "till-1") -> None:
+    def __init__(self, box: Box, device: str = "till-1", told: Mapping[str, Any] | None = None) -> None:
         self.device = device
         self.replies: SimpleQueue[tuple[str, dict[str, Any], bytes | None, float]] = SimpleQueue()
         self.retained: dict[str, Any] = {}
         self._subscribed = threading.Event()
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, device, protocol=paho.MQTTv5)
-        self._client.username_pw_set(device)
+        self._client.username_pw_set(device, told["password"] if told else None)
+        if told:
+            self._client.tls_set_context(ssl.create_default_context(cadata=told["ca_pem"]))
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._heard
-        self._client.connect("127.0.0.1", box.port)
+        self._client.connect("127.0.0.1", told["port"] if told else box.port)
         self._client.loop_start()
         assert self._subscribed.wait(10)
 

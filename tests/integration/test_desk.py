@@ -15,7 +15,9 @@ from tests.integration.asker import Asker
 from tests.integration.machine import Box, CloudServer, until
 from tests.integration.test_downlink import ask as ask_cloud
 from tests.integration.test_downlink import payment, send
+from tests.integration.test_pairing import nightsafe, paired
 from tests.sales import event
+from tests.sales import payment as sold
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -204,12 +206,51 @@ def test_what_went_out_without_an_answer_is_never_decided_offline_under_the_same
         until(lambda: box.status()["state"] == "offline", "away", 20)
         assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
         assert till.ask("card.authorize", "2", **card("p2"))["status"] == "ok", "another one is taken on trust"
-        until(lambda: box.rows("select count(*) from requests") == [(2,)], "both are written down", 5)
     box.kill()
     box.start()
     with asking(box, "till-1") as (till,):
         assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
     assert _open(box) == ["p2"]
+
+
+def test_A4_2_what_is_stored_right_before_a_kill_or_a_stop_counts_after_the_start(new_box: NewBox) -> None:
+    """An approved payment is known to have come, and one that a device took by itself counts towards the limits."""
+    box = made(new_box, NOBODY, policy={"offline_card_payments": "queue"})
+    until(lambda: box.status()["cause"] == "cloud", "away", 20)
+    expected = []
+    for number, end in enumerate((box.kill, box.stop)):
+        approved, own = f"a{number}", f"b{number}"
+        with asking(box, "till-1") as (till,):
+            assert till.ask("card.authorize", approved, **card(approved))["status"] == "ok"
+            for id in (approved, own):
+                data = sold(payment_id=id, amount=TEN, offline=True, card={"token": "tok-1"})
+                till.tell(event(data=data))
+            assert till.ask("payment.status", f"s{number}", payment_id=own)["result"]["fate"] == "edge_durable"
+        end()
+        box.start()
+        until(lambda: box.status()["cause"] == "cloud", "away", 20)
+        expected += [(approved, 1, 0), (own, 1, 1)]
+        rows = "select payment_id, stored, against from reservations order by payment_id"
+        until(lambda: box.rows(rows) == sorted(expected), "both count", 10)  # noqa: B023 - asked at once
+    assert "offline_against_policy:till-1" in {one["id"] for one in box.status()["conditions"]}
+
+
+def test_A3_2_a_device_whose_payments_are_held_authorises_no_card_online_either(
+    new_box: NewBox, new_cloud: NewCloud
+) -> None:
+    secure: dict[str, Any] = {"devices": {"open": False}, "web": {"listen_tls": "127.0.0.1:0"}, "gate.tls": {}}
+    box = made(new_box, new_cloud().start().url, **secure)
+    online(box)
+    with ExitStack() as stack:
+        tills = [Asker(box, name, paired(box, name)) for name in ("till-1", "till-2")]
+        for till in tills:
+            stack.callback(till.close)
+        held, free = tills
+        assert held.ask("card.authorize", "1", **card("p1"))["status"] == "ok"
+        assert nightsafe(box, "devices", "hold", "till-1").returncode == 0
+        assert held.ask("card.authorize", "2", **card("p2"))["reason"] == "payments_held"
+        assert held.ask("card.authorize", "1", **card("p1"))["status"] == "ok", "a repeat is told what it was told"
+        assert free.ask("card.authorize", "1", **card("p3"))["status"] == "ok"
 
 
 def test_no_card_number_that_a_device_asks_with_comes_to_the_disk(new_box: NewBox) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from agent.core import policy
 from agent.core.commands import Command
 from agent.core.errors import NightsafeError
-from agent.core.policy import Ask, Reservation
+from agent.core.policy import Ask, CardPayment, Reservation
 from agent.core.requests import Reply, Request
 from agent.journal.requests import Requests
-from agent.services.cards import Cards, Payment, Terms
+from agent.services.cards import Cards, Terms
 from tests.property.journal_rig import Rig, Ticking
 
 
@@ -190,7 +190,7 @@ def test_a_capture_that_was_taken_offline_unasked_counts_once_and_is_told() -> N
     async def play() -> None:
         async with house() as (made, _):
             for _ in range(2):
-                made.cards.paid(Payment("till-1", "p1", "tok", 195, "GBP", True))
+                made.cards.paid(CardPayment("till-1", "p1", "tok", 195, "GBP", True))
                 async with made.cards._one:
                     await made.cards._load()
                     await made.cards._settle()
@@ -198,6 +198,96 @@ def test_a_capture_that_was_taken_offline_unasked_counts_once_and_is_told() -> N
             refused = await made.ask(Ask("till-2", "p2", "tok-2", 10, "GBP"))
             assert refused is not None
             assert refused.reason == "venue_limit"
+
+    asyncio.run(play())
+
+
+EVENT = """insert into payment_events (position, payment_id, kind, device, event_id, amount, currency, tender, card_token,
+offline, training, recorded_ms, uptime_ms, boot) values (?, ?, 'captured', ?, ?, ?, 'GBP', 'card', ?, ?, 0, 0, 0, 1)"""
+
+
+async def settle(made: House) -> None:
+    async with made.cards._one:
+        await made.cards._load()
+        await made.cards._settle()
+
+
+async def indexed(made: House, position: int, payment: CardPayment) -> None:
+    """The index has its event."""
+    values = (position, payment.payment_id, payment.device, f"e{position}", payment.amount, payment.token)
+    offline = int(payment.offline)
+    await made.rig.journal.writing.change(lambda connection: connection.execute(EVENT, (*values, offline)))
+
+
+def test_A4_2_what_was_stored_right_before_a_kill_counts_after_it() -> None:
+    """An approved payment is known to be stored, and one against the policy is counted, whoever heard of them."""
+
+    async def play() -> None:
+        async with house() as (made, _):
+            assert (await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))) is not None
+            await indexed(made, 1, CardPayment("till-1", "p1", "tok", 10, "GBP", True))
+            await indexed(made, 2, CardPayment("till-1", "p2", "tok", 40, "GBP", True))
+            await indexed(made, 3, CardPayment("till-1", "p3", "tok", 7, "GBP", False))
+            for _ in range(2):
+                await made.rig.close()
+                await made.open()
+                await settle(made)
+                assert {one.payment_id: one.stored for one in made.cards._open.values()} == {"p1": True, "p2": True}
+                assert made.cards.exposure == 50
+
+    asyncio.run(play())
+
+
+def test_a_capture_above_what_was_approved_counts_whole_also_after_a_kill() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))
+            made.cards.paid(CardPayment("till-1", "p1", "tok", 195, "GBP", True))
+            await settle(made)
+            assert made.cards.exposure == 195
+            await made.rig.close()
+            await made.open()
+            await settle(made)
+            assert made.cards.exposure == 195
+
+    asyncio.run(play())
+
+
+def test_captures_without_a_token_and_after_a_release_count_too() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))
+            await made.cards.release("p1", "Ann", "the till is dead")
+            assert made.cards.exposure == 0
+            made.cards.paid(CardPayment("till-1", "p1", "tok", 10, "GBP", True))
+            made.cards.paid(CardPayment("till-1", "p2", None, 30, "GBP", True))
+            await settle(made)
+            assert made.cards.exposure == 40
+
+    asyncio.run(play())
+
+
+def test_a_payment_that_another_device_sends_counts_once() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            await made.ask(Ask("handheld-1", "p1", "tok", 10, "GBP"))
+            made.cards.paid(CardPayment("till-1", "p1", "tok", 10, "GBP", True))
+            await settle(made)
+            assert [one.stored for one in made.cards._open.values()] == [True]
+            assert made.cards.exposure == 10
+
+    asyncio.run(play())
+
+
+def test_an_id_whose_fate_is_known_is_never_approved_again() -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            fate = "insert into payment_fates (payment_id, fate, at, cursor, committed) values (?, ?, ?, ?, ?)"
+            values = ("p1", "declined", "2026-11-22T10:00:00Z", 0, 0)
+            await made.rig.journal.writing.change(lambda connection: connection.execute(fate, values))
+            found = await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))
+            assert found is not None
+            assert (found.status, found.reason) == ("declined", "payment_id_used")
 
     asyncio.run(play())
 

@@ -1,6 +1,7 @@
 """The project speaks of itself alone, and says in each file what the file is for."""
 
 import ast
+import gc
 import re
 from pathlib import Path
 
@@ -45,21 +46,22 @@ def test_a_planted_word_is_found(text: str) -> None:
     assert len(findings(text)) == 1
 
 
+def _docstring(path: Path) -> str | None:
+    """What a module opens with. While it is parsed nothing is collected: Python 3.11 then loses count of its depth."""
+    gc.disable()
+    try:
+        return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    finally:
+        gc.enable()
+
+
 def test_every_module_opens_with_what_it_is_for() -> None:
-    silent = [
-        str(path.relative_to(ROOT))
-        for path in JUDGED
-        if path.suffix == ".py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    silent = [str(path.relative_to(ROOT)) for path in JUDGED if path.suffix == ".py" and not _docstring(path)]
     assert silent == []
 
 
 def test_every_package_stands_in_brackets_in_its_own_docstring() -> None:
     packages = sorted((ROOT / "agent").glob("*/__init__.py"))
     assert packages
-    lost = [
-        path.parent.name
-        for path in packages
-        if not re.search(r"\[[a-z ]+\]", ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
-    ]
+    lost = [path.parent.name for path in packages if not re.search(r"\[[a-z ]+\]", _docstring(path) or "")]
     assert lost == []
