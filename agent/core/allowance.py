@@ -12,8 +12,8 @@ class Allowance:
         self._left = at_once
         self._at_s = now_s
 
-    def take(self, now_s: float) -> float:
-        """Take one; returns for how many seconds nothing more may be taken, 0 if more may be."""
-        self._left = min(self._at_once, self._left + (now_s - self._at_s) * self._per_s) - 1
+    def take(self, now_s: float, count: float = 1.0) -> float:
+        """Take `count`; returns for how many seconds nothing more may be taken, 0 if more may be."""
+        self._left = min(self._at_once, self._left + (now_s - self._at_s) * self._per_s) - count
         self._at_s = now_s
         return max(0.0, (1 - self._left) / self._per_s) if self._left < 1 else 0.0

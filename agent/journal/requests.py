@@ -145,7 +145,10 @@ class Requests:
     async def unaccounted(self) -> tuple[CardPayment, ...]:
         """Payments of the index that open reservations, or the want of one, do not tell of yet."""
         rows = await self._writing.run(lambda connection: connection.execute(SQL["read_unaccounted"]).fetchall())
-        return tuple(CardPayment(*row[:5], bool(row[5])) for row in rows)
+        return tuple(
+            CardPayment(device, payment, token, amount, currency, bool(offline))
+            for device, payment, token, amount, currency, offline in rows
+        )
 
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None:
         """It has its final fate, or a person (`by`: who and why) has released it, which goes into the log."""

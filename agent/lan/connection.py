@@ -234,9 +234,9 @@ class DeviceConnection(asyncio.Protocol):
             self._gate.foreign(self, topic, self._foreign)
             self._foreign = True
 
-    def subscription(self) -> bool:
-        """One of the packets that cost the broker memory: so many a second, and the device is read from later."""
-        wait_s = self._allowance.take(self._loop.time())
+    def subscription(self, count: float = 1.0) -> bool:
+        """One of the packets that cost others something, or as many: so many a second, then it is read from later."""
+        wait_s = self._allowance.take(self._loop.time(), count)
         if wait_s:
             self._gate.count("messages_slowed")
             self.hold(Hold.PACE)
@@ -267,11 +267,11 @@ class DeviceConnection(asyncio.Protocol):
                 self._limits.refuse_delay_s, self.close_saying, packets.QUOTA_EXCEEDED, text
             )
 
-    def too_large(self) -> None:
+    def too_large(self, text: str = "") -> None:
         """A packet that is not even refused by name."""
         self._gate.count("too_large")
-        text = f"an event of more than {self._limits.event_drop_bytes} bytes is not read"
-        self.close_saying(packets.PACKET_TOO_LARGE, text)
+        own = f"an event of more than {self._limits.event_drop_bytes} bytes is not read"
+        self.close_saying(packets.PACKET_TOO_LARGE, text or own)
 
     def finish_soon(self) -> None:
         """All that was under way is acknowledged, and the other side has hung up."""

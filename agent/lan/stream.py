@@ -11,6 +11,10 @@ from agent.lan.packets import Malformed, ProtocolError
 
 _EVENTS_TAIL: Final = b"/events"
 _TOPIC_HEAD: Final = b"pos/v1/"
+SUBSCRIBE_BYTES_MAX: Final = 8_192
+"""Longest SUBSCRIBE or UNSUBSCRIBE: a hundred filters. The broker keeps each level of each filter."""
+FILTER_BYTES: Final = 64
+"""So much of one counts as a message of its own."""
 
 
 class Events(Protocol):
@@ -36,15 +40,15 @@ class Onward(Protocol):
         """Bytes that are the broker's."""
         ...
 
-    def too_large(self) -> None:
-        """A packet that is not read at all."""
+    def too_large(self, text: str = "") -> None:
+        """A packet that is not read at all, with words where it is no event."""
         ...
 
     def message(self, topic: bytes) -> bool:
         """A PUBLISH that is the broker's. False: no further packet may be read now."""
         ...
 
-    def subscription(self) -> bool:
+    def subscription(self, count: float = 1.0) -> bool:
         """A SUBSCRIBE or UNSUBSCRIBE. False: no further packet may be read now."""
         ...
 
@@ -103,6 +107,8 @@ class PacketStream:
                     at = passed = stop
                     if not self._events.refuse_topic(first, buffer, body, stop):
                         return b""
+                    if not self._onward.subscription():
+                        break
                     continue
             elif kind == packets.PUBREL:
                 if stop > end:
@@ -116,7 +122,11 @@ class PacketStream:
             else:
                 _check_kind(kind, first, length)
                 if kind in (packets.SUBSCRIBE, packets.UNSUBSCRIBE):
-                    go_on = self._onward.subscription()
+                    if length > SUBSCRIBE_BYTES_MAX:
+                        self._pass(buffer[passed:at])
+                        self._onward.too_large(f"subscribe with at most {SUBSCRIBE_BYTES_MAX} bytes at once")
+                        return b""
+                    go_on = self._onward.subscription(1 + length // FILTER_BYTES)
             if stop > end:
                 self._pass_left = stop - end
                 at = end

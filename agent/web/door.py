@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -28,6 +29,10 @@ log = structlog.get_logger()
 PATH: Final = "/api/v1/devices/{device}/events"
 READING_MAX: Final = 8
 """Bodies that are read or waited for at once; further callers wait for their turn."""
+READING_PER_DEVICE_MAX: Final = 2
+"""Of them of one device: its further requests wait, and nobody else's."""
+BODY_S_MAX: Final = 30.0
+"""How long a body may take in all, in seconds."""
 STALL_S_MAX: Final = 10.0
 """How long a caller may be silent within its body."""
 CONFLICT: Final = "the id was stored before with other content"
@@ -73,6 +78,7 @@ class Door:
         self._locked_out = locked_out
         self._spoofed = spoofed
         self._turn = asyncio.Semaphore(READING_MAX)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def post(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/v1/devices/{device}/events`."""
@@ -80,7 +86,8 @@ class Door:
         refused = self._stranger(request, device)
         if refused is not None:
             return refused
-        async with self._turn:
+        own = self._turns.setdefault(device, asyncio.Semaphore(READING_PER_DEVICE_MAX))
+        async with own, self._turn:
             if not self._intake.has_room:
                 return _later(request, "Too many events wait to be stored.")
             try:
@@ -134,7 +141,11 @@ class Door:
     async def _body(self, request: web.Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Unreadable(415, "send the body without an encoding")
-        return await read(request, self._limits.bytes_max, STALL_S_MAX)
+        try:
+            async with asyncio.timeout(BODY_S_MAX):
+                return await read(request, self._limits.bytes_max, STALL_S_MAX)
+        except TimeoutError as error:
+            raise Unreadable(408, f"the body took more than {BODY_S_MAX:g} s") from error
 
 
 _raw_events = msgspec.json.Decoder(list[msgspec.Raw]).decode

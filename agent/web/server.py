@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +34,8 @@ SOCKET_MODE: Final = 0o600
 
 CONNECTIONS_MAX: Final = 64
 """Connections at once, each listener; the next one is closed at once."""
+CONNECTIONS_PER_ADDRESS_MAX: Final = 16
+"""Of them from one address, this machine's own apart: no host takes the places of all the others."""
 BACKLOG_MAX: Final = 64
 """Connections that wait to be taken, each listener."""
 IDLE_S_MAX: Final = 10.0
@@ -159,7 +162,7 @@ async def serve(stack: AsyncExitStack, app: web.Application, sockets: list[socke
     server = await _server(stack, app, sockets)
     loop = asyncio.get_running_loop()
     for one in sockets:
-        listener = await loop.create_server(partial(_protocol, server), sock=one, backlog=BACKLOG_MAX)
+        listener = await loop.create_server(partial(_Entrance, server), sock=one, backlog=BACKLOG_MAX)
         stack.callback(listener.close)
     return server
 
@@ -175,7 +178,7 @@ async def serve_tls(
     server = await _server(stack, app, sockets)
     for one in sockets:
         one.listen(BACKLOG_MAX)
-        door = TlsDoor(one, context, partial(_protocol, server), HANDSHAKES)
+        door = TlsDoor(one, context, partial(_Entrance, server), HANDSHAKES)
         stack.callback(doors.create_task(door.run(), name="web-door").cancel)
     return server
 
@@ -226,9 +229,35 @@ def bind_socket(path: Path) -> socket.socket:
     return one
 
 
-def _protocol(server: web.Server) -> asyncio.Protocol:
-    """What speaks on a new connection: aiohttp, while there is room."""
-    return server() if len(server.connections) < CONNECTIONS_MAX else _Full()
+class _Entrance(asyncio.Protocol):
+    """Hands a new connection to aiohttp, while there is room for its address and in all; else ends it."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has come."""
+        assert isinstance(transport, asyncio.Transport)
+        if not self._has_room(_address(transport)):
+            transport.abort()
+            return
+        protocol = self._server()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+    def _has_room(self, address: str) -> bool:
+        here = self._server.connections
+        if len(here) >= CONNECTIONS_MAX:
+            return False
+        if not address or ip_address(address).is_loopback:
+            return True
+        return sum(_address(one.transport) == address for one in here) < CONNECTIONS_PER_ADDRESS_MAX
+
+
+def _address(transport: asyncio.BaseTransport | None) -> str:
+    """The peer's; empty on a Unix socket, or when it has gone."""
+    peer = transport.get_extra_info("peername") if transport is not None else None
+    return str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
 
 
 def _end_old_connections(
@@ -241,14 +270,6 @@ def _end_old_connections(
         if now_s - first_s > LIFE_S_MAX:
             one.force_close()
     return open_now
-
-
-class _Full(asyncio.Protocol):
-    """Takes a connection only to end it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is no room."""
-        transport.close()
 
 
 def _not_bound(address: str, port: int, error: OSError) -> Held:

@@ -169,6 +169,28 @@ def test_subscriptions_without_end_are_slowed_and_the_device_still_sells(box: Bo
     assert box.counts()["messages_slowed"] > before
 
 
+def test_one_subscribe_of_thousands_of_filters_is_not_read(box: Box) -> None:
+    """Each level of each filter costs the broker memory."""
+    before = box.counts()["too_large"]
+    with Paired(box, "nosy", V5) as nosy:
+        filters = b"".join(mqtt.text(f"{number}{'/x' * 20}") + b"\1" for number in range(1_000))
+        nosy.send(mqtt.frame(8, b"\0\1\0" + filters, 2))
+        got = nosy.packet()
+        assert (got.kind, got.body[0]) == (mqtt.DISCONNECT, 0x95)
+    assert box.counts()["too_large"] == before + 1
+
+
+def test_events_at_anothers_topic_without_end_are_slowed_and_none_is_stored(box: Box) -> None:
+    before = box.counts()["messages_slowed"]
+    with Paired(box, "nosy", V5) as nosy, Paired(box, "till-1") as till:
+        for number in range(AT_ONCE + 25):
+            nosy.send(mqtt.publish("pos/v1/till-1/events", event(), packet_id=number + 1, level=V5))
+        got = [one for one in nosy.everything() if one.kind == mqtt.PUBACK]
+        assert {one.reason for one in got} == {0x87}
+        till.tell(event())
+    assert box.counts()["messages_slowed"] > before
+
+
 def test_no_device_takes_anothers_session_by_its_client_id(box: Box) -> None:
     with Paired(box, "till-1") as till:
         till.listen("pos/v1/till-1/commands")

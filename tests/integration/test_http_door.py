@@ -151,6 +151,26 @@ def test_a_closed_box_knows_nobody_and_locks_out_who_keeps_trying(new_box: Calla
     assert "guess" not in box.text
 
 
+def test_one_device_that_drips_its_bodies_keeps_no_other_waiting(new_box: Callable[..., Box]) -> None:
+    box = new_box().start()
+    login = b64encode(b"slow:any").decode()
+    head = f"POST /api/v1/devices/slow/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {login}\r\n"
+    slow = [socket.create_connection(("127.0.0.1", box.web_port)) for _ in range(12)]
+    try:
+        for one in slow:
+            one.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode() + b"{")
+        time.sleep(0.5)
+        assert post(box, "till-1", body := event())[0] == 200
+        assert box.stored("till-1") == [body]
+        for one in slow:
+            one.settimeout(0.1)
+            with pytest.raises(TimeoutError):  # it is waited for still
+                one.recv(1)
+    finally:
+        for one in slow:
+            one.close()
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [(b"[", 200), (b"[1,]", 200), (b"[" * 100_000, 200), (b"\xff", 200), (b"", 200), (b"[" + b"1," * 20 + b"1]", 413)],

@@ -128,6 +128,30 @@ def test_a_till_pairs_and_sells_with_tls_over_the_venues_network(box: Box, lan: 
     assert box.stored("till-2") == []
 
 
+HOLD = """
+import socket, sys, time
+taken = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) for _ in range(100)]
+print("here", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_host_that_takes_every_connection_keeps_no_other_from_the_page(box: Box, lan: Lan) -> None:
+    other = "10.203.7.3"
+    ip("-n", lan.till, "addr", "add", f"{other}/24", "dev", "lan0")
+    whole = ["ip", "netns", "exec", lan.till, sys.executable, "-c", HOLD, BOX_ADDRESS, "8080"]
+    greedy = subprocess.Popen(whole, stdout=subprocess.PIPE, text=True)
+    try:
+        assert greedy.stdout is not None
+        assert greedy.stdout.readline() == "here\n"
+        page = f"http://{BOX_ADDRESS}:8080/livez"
+        got = lan.at_till("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--interface", other, page)
+        assert got.stdout == "200", got
+    finally:
+        greedy.kill()
+        greedy.communicate()
+
+
 def test_nothing_but_tls_health_and_the_page_is_offered_to_the_network(box: Box, lan: Lan) -> None:
     seen = subprocess.run(["ip", "netns", "exec", lan.box, "ss", "-Hltn"], capture_output=True, text=True, check=True)
     assert {line.split()[3] for line in seen.stdout.splitlines()} == {
