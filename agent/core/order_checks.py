@@ -1,6 +1,6 @@
-"""downlink, menus → [checks before showing] → order's life, page. Whether an order can be shown, and what is wrong with it.
+"""downlink, menus → [checks before showing] → order's life, page. Whether an order can be shown, and what is wrong.
 
-Pure. It names what is missing and never mends, drops or rejects an order. Menus are judged by ids; names are for people.
+Pure. It names what is missing and never mends, drops or rejects an order. Ids decide about menus, names are for people.
 What a device has never told about its menu is unknown, and unknown is no reason to keep an order from it.
 """
 
@@ -92,7 +92,7 @@ class Sold(msgspec.Struct, frozen=True):
 
 
 def fit(order: PlacedOrder, platform: Menu | None, menus: Mapping[str, DeviceMenu], devices: Collection[str]) -> Fit:
-    """Whether the menus know the order. `devices` are those that orders are offered to, `menus` what each of them told."""
+    """Whether the menus know the order. `devices` are those that orders are offered to, `menus` what each told."""
     lacking = _missing_on_platform(order, platform) if platform is not None else ()
     unheard = tuple(sorted(device for device in devices if device not in menus))
     heard = sorted(device for device in devices if device in menus)
@@ -215,9 +215,8 @@ def _wrong_total(order: PlacedOrder) -> str:
     parts_count = sum(Fraction(line.quantity).denominator != 1 for line in order.lines)
     if abs(exact - order.total.amount) <= Fraction(parts_count, 2):
         return ""  # a line of half a portion may have been rounded either way
-    return (
-        f"the lines come to {float(exact):g} {order.total.currency} in minor units, the total is {order.total.amount}"
-    )
+    told = f"the total is {order.total.amount}, in minor units of {order.total.currency}"
+    return f"the lines come to {round(exact)}, {told}"
 
 
 def _wrong_content(order: PlacedOrder) -> str:

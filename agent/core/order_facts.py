@@ -1,8 +1,8 @@
 """commands, records → [facts of an order] → its life, offers. What is known of an order, and what goes up of it.
 
 Pure. An order is the fold of its facts. Most of them go up as records of the box; the rest is told again by the cloud's
-commands, or by offering again. So an order is known anew after a kill from what was durable, in whichever order commands
-and records are folded, and however often. It never judges whether a fact may come to be: that is `orders.py`.
+commands, or by offering again. So an order is known anew after a kill from what was durable, in whichever order
+commands and records are folded, and however often. It never judges whether a fact may come to be: that is `orders.py`.
 """
 
 from typing import Any, Final, Literal
@@ -124,6 +124,8 @@ class Order(msgspec.Struct, frozen=True):
         for name in STATES:
             if getattr(self, name) is not None:
                 return name
+        if self.closed:
+            return "cancelled"
         if self.placed is None:
             return "unknown"
         return "offered" if self.offered else "received"

@@ -1,14 +1,14 @@
-"""life of an order → [what is told of it] → devices, mail, page. Offers, late marks, letters that are wanted, proposals.
+"""life of an order → [what is told of it] → devices, mail, page. Offers, late marks, wanted letters, proposals.
 
-Pure. A late order is never shown as fresh, one that was answered never as new, and one that no device can show never at
-all. Whether a device has room or ears for it is the courier's business.
+Pure. A late order is never shown as fresh, one that was answered never as new, and one that no device can show never
+at all. Whether a device has room or ears for it is the courier's business.
 """
 
 from typing import Any, Final, Literal
 
 import msgspec
 
-from agent.core.orders import Letter, Order, State
+from agent.core.order_facts import Letter, Order, State
 from agent.core.placed import PlacedOrder
 
 Ask = Literal["none", "check_whether_already_provided"]
@@ -60,7 +60,7 @@ def offerable(order: Order, device: str) -> bool:
 
 
 def offer(order: Order, content: PlacedOrder, device: str, age_s: int, response_timeout_s: float) -> Offer | None:
-    """The offer as it must look now; None where this device is not told. Note it with `orders.offered` before it goes."""
+    """The offer as it must look now; None where this device is not told. `orders.offered` comes before it goes."""
     if not offerable(order, device):
         return None
     late = is_late(order, age_s, response_timeout_s)

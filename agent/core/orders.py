@@ -99,18 +99,16 @@ class Step(msgspec.Struct, frozen=True):
 
 def placed(order: Order, told: Placed, at_ms: int) -> Step:
     """The cloud told the order. Told again it changes nothing, but that it may complete what was incomplete."""
-    if order.placed is not None and (not order.placed.incomplete or told.incomplete):
-        return Step(order)
-    facts = [Fact("placed", order.order_id, AGENT, to_text(at_ms), placed=told)]
-    quiet = order.touched or order.closed or order.by_hand or order.awaiting_venue is not None
-    if told.incomplete and not quiet:
-        reason = _plain("incomplete: " + "; ".join(told.incomplete), REASON_CHARS_MAX)
-        facts.append(Fact("awaiting_venue", order.order_id, AGENT, to_text(at_ms), reason=reason))
-    return _step(order, facts, tell=True)
+    facts = []
+    if order.placed is None or (order.placed.incomplete and not told.incomplete):
+        facts.append(Fact("placed", order.order_id, AGENT, to_text(at_ms), placed=told))
+    step = _step(order, facts, tell=bool(facts))
+    incomplete = step.order.placed is not None and bool(step.order.placed.incomplete)
+    return _awaiting(step, "incomplete: " + "; ".join(told.incomplete), at_ms) if incomplete else step
 
 
 def offered(order: Order, device: str, late: bool, age_s: int, at_ms: int) -> Step:
-    """An offer goes out to a device; that it is late is told once. `late` and `age_s` as `order_offers.offer` has them."""
+    """An offer goes out to a device; that it is late is told once. `late`, `age_s`: as in the offer."""
     facts = []
     if device not in order.offered:
         facts.append(Fact("offered", order.order_id, device, to_text(at_ms)))
@@ -121,9 +119,7 @@ def offered(order: Order, device: str, late: bool, age_s: int, at_ms: int) -> St
 
 def unanswered(order: Order, at_ms: int) -> Step:
     """Its time to respond is over."""
-    if order.touched or order.closed or order.by_hand or order.awaiting_venue is not None:
-        return Step(order)
-    return _step(order, [Fact("awaiting_venue", order.order_id, AGENT, to_text(at_ms), reason="no_answer")])
+    return _awaiting(Step(order), "no_answer", at_ms)
 
 
 def alerted(order: Order, letter: Letter, at_ms: int) -> Step:
@@ -142,25 +138,14 @@ def unfit(order: Order, kind: Literal["problem", "undeliverable"], reason: str, 
 
 def cancelled(order: Order, reason: str, at_ms: int) -> Step:
     """The cloud takes it back. Whoever may be making it must be told by a person."""
-    if order.closed or order.cancel_asked is not None:
+    if order.rejected is not None or order.refunded is not None:
         return Step(order)
-    reason = _plain(reason, REASON_CHARS_MAX)
-    facts = [Fact("cancel_asked", order.order_id, AGENT, to_text(at_ms), reason=reason)]
-    if not order.touched:
-        facts.append(Fact("cancelled", order.order_id, AGENT, to_text(at_ms), reason=reason))
-    return _step(order, facts, tell=True, attentions=_may_be_made(order, "cancelled"))
+    return _given_back(order, "cancel_asked", "cancelled", reason, at_ms)
 
 
 def refunded(order: Order, reason: str, at_ms: int) -> Step:
     """The platform has given the money back."""
-    if order.refunded is not None:
-        return Step(order)
-    reason = _plain(reason, REASON_CHARS_MAX)
-    facts = [Fact("refunded", order.order_id, AGENT, to_text(at_ms), reason=reason)]
-    if not order.touched and not order.closed:
-        facts.append(Fact("cancelled", order.order_id, AGENT, to_text(at_ms), reason=reason, code="refunded"))
-    asked = order.rejected is not None and order.provided is None
-    return _step(order, facts, tell=True, attentions=() if asked else _may_be_made(order, "refunded"))
+    return _given_back(order, "refunded", "refunded", reason, at_ms)
 
 
 def heard(order: Order, answers: Iterable[Answer], at_ms: int) -> Step:
@@ -278,14 +263,38 @@ def _given_up(order: Order) -> Refusal | None:
     """Why nobody should make it any more."""
     if order.rejected is not None:
         return refusal("refund_requested")
-    return refusal("order_cancelled") if order.cancelled is not None else None
+    if order.cancelled is not None:
+        return refusal("order_cancelled")
+    return refusal("already_refunded") if order.refunded is not None and not order.touched else None
 
 
-def _may_be_made(order: Order, how: Literal["cancelled", "refunded"]) -> tuple[Attention, ...]:
-    """The attention about an order that is gone for the cloud, and that somebody may be making or has made."""
-    if not (order.touched or order.by_hand or order.alerts):
-        return ()
-    return (_attention(order, how, f"It is {order.state} here, and may be in the making or provided already."),)
+def _awaiting(step: Step, reason: str, at_ms: int) -> Step:
+    """And it waits for somebody, if nobody has it in hand."""
+    order = step.order
+    if order.touched or order.closed or order.by_hand or order.awaiting_venue is not None:
+        return step
+    fact = Fact("awaiting_venue", order.order_id, AGENT, to_text(at_ms), reason=_plain(reason, REASON_CHARS_MAX))
+    return _step(order, [*step.facts, fact], tell=step.tell)
+
+
+def _given_back(
+    order: Order,
+    kind: Literal["cancel_asked", "refunded"],
+    how: Literal["cancelled", "refunded"],
+    reason: str,
+    at_ms: int,
+) -> Step:
+    """The cloud's word, and where nobody has accepted it yet, that it is over here; said again it completes that."""
+    reason = _plain(reason, REASON_CHARS_MAX)
+    facts = []
+    if getattr(order, kind) is None:
+        facts.append(Fact(kind, order.order_id, AGENT, to_text(at_ms), reason=reason))
+    if not order.touched and order.rejected is None and order.cancelled is None:
+        facts.append(Fact("cancelled", order.order_id, AGENT, to_text(at_ms), reason=reason))
+    asked = order.rejected is not None and order.provided is None
+    may_be_made = not asked and (order.touched or order.by_hand or order.alerts)
+    text = f"It is {order.state} here, and may be in the making or provided already."
+    return _step(order, facts, tell=bool(facts), attentions=(_attention(order, how, text),) if may_be_made else ())
 
 
 _TITLES: Final = {

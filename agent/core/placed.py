@@ -1,7 +1,7 @@
 """downlink → [what was ordered] → checks, offers, letters. The data of `order.placed`, read once.
 
-Pure. Lines go on as the cloud wrote them, whatever else stands in them: a kitchen needs every word. Never a device's face
-for a guest's phone: an offer has the name only.
+Pure. Lines go on as the cloud wrote them, whatever else stands in them: a kitchen needs every word. It never says
+whether an order is right; that is for the checks.
 """
 
 from typing import Annotated, Any, Final, Literal
