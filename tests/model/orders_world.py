@@ -75,6 +75,7 @@ class World(NamedTuple):
     """`known` is what the running box knows, `kept` what a kill leaves; `stored` is durable and not heard yet.
 
     Each answer is an event of its own, `said_count` numbers them; a kill may make the box hear the same one again.
+    `log` are the facts that made `kept`.
     """
 
     known: Order
@@ -82,10 +83,7 @@ class World(NamedTuple):
     stored: tuple[Answer, ...] = ()
     late: bool = False
     said_count: int = 0
-
-    def then(self, known: Order, kept: Order, stored: tuple[Answer, ...]) -> "World":
-        """The world with other knowledge."""
-        return World(known, kept, stored, self.late, self.said_count)
+    log: tuple[Fact, ...] = ()
 
 
 Move = tuple[str, World]
@@ -188,10 +186,12 @@ def _durable(
     if not step.facts and stored == world.stored:
         return
     judge(world, step, by_person)
-    kept = list(accumulate((fact for fact in step.facts if durable(fact)), fold, initial=world.kept))
-    yield name, world.then(step.order, kept[-1], stored)
+    facts = tuple(fact for fact in step.facts if durable(fact))
+    kept = list(accumulate(facts, fold, initial=world.kept))
+    yield name, world._replace(known=step.order, kept=kept[-1], stored=stored, log=world.log + facts)
     for count, part in enumerate(kept[1:], 1):
-        yield f"{name}, killed after {count}", world.then(part, part, world.stored)
+        killed = world._replace(known=part, kept=part, log=world.log + facts[:count])
+        yield f"{name}, killed after {count}", killed
 
 
 def durable(fact: Fact) -> bool:
