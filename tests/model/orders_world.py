@@ -1,7 +1,7 @@
 """The venue around one order, as small as it can be told: two tills, the page, the cloud, the journal, and kills.
 
-What a till says is first stored, then heard; what a step adds is durable at once, in part, or never. A kill leaves what is
-durable: the records and the cloud's commands. Every move of everybody is possible at every time.
+What a till says is first stored, then heard; what a step adds is durable at once, in part, or never. A kill leaves what
+is durable: the records and the cloud's commands. Every move of everybody is possible at every time.
 """
 
 from collections.abc import Iterator
@@ -181,7 +181,7 @@ def _clicked(world: World, way: Way) -> Iterator[Move]:
 def _durable(
     name: str, world: World, step: Step, *, by_person: bool, stored: tuple[Answer, ...] | None = None
 ) -> Iterator[Move]:
-    """The step done; then killed in it with only the first of its facts durable, so that what was stored is heard again."""
+    """The step done; then killed in it with only the first of its facts durable: the stored is heard again."""
     stored = world.stored if stored is None else stored
     if not step.facts and stored == world.stored:
         return
@@ -252,22 +252,22 @@ def key(world: World) -> Key:
     """What makes two worlds the same. The tills are alike, so it is one world whichever of them did what; and `heard`
     takes what is stored together, so that its order decides nothing. Of refused answers those matter that may be
     heard again."""
-    known, kept = world.known, world.kept
-    tills = [
+    known, kept, stored = world.known, world.kept, world.stored
+    one, other = (
         (
             till in known.offered,
             till in kept.offered,
-            sorted(
-                (one.said, (name := answer_key(till, one.event)) in known.refused, name in kept.refused)
-                for one in world.stored
-                if one.device == till
-            ),
+            *sorted(_said(world, one) for one in stored if one.device == till),
         )
         for till in TILLS
-    ]
-    tills.sort()
+    )
     own = marks(known)
-    return own, own if known is kept else marks(kept), repr(tills), world.late
+    return own, own if known is kept else marks(kept), (one, other) if one < other else (other, one), world.late
+
+
+def _said(world: World, answer: Answer) -> tuple[str, bool, bool]:
+    name = answer_key(answer.device, answer.event)
+    return answer.said, name in world.known.refused, name in world.kept.refused
 
 
 class Explored(NamedTuple):

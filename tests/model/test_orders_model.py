@@ -1,7 +1,7 @@
-"""No refund for food that was handed over: every interleaving of tills, page, cloud and kills, until nothing new appears.
+"""No refund for food that was handed over: every interleaving of tills, page, cloud and kills, until nothing is new.
 
-The search ends by itself where every world that can be reached was seen; so it holds for walks of any length. Then the same
-with each safeguard taken away: a search that finds nothing there would prove nothing.
+The search ends by itself where every world that can be reached was seen; so it holds for walks of any length. Then the
+same with each safeguard taken away: a search that finds nothing there would prove nothing.
 """
 
 import gc
@@ -25,10 +25,10 @@ DEPTH_MAX = 40
 """Far beyond the depth at which the searches end."""
 REJECTS = ("provided", "reject", "reject with a second person")
 TWO_TILLS = Way(clicks=REJECTS, commands=("places",), others=())
-GIVEN_BACK = Way(tills=("till-1",), clicks=REJECTS, commands=("places", "cancels", "refunds"), others=())
+GIVEN_BACK = Way(tills=("till-1",), clicks=REJECTS[1:], commands=("places", "cancels", "refunds"), others=())
 KEPT_BACK = Way(
     tills=("till-1",),
-    clicks=REJECTS[:2],
+    clicks=("reject",),
     commands=("places", "places incomplete"),
     others=("problem", "letter"),
 )
@@ -115,10 +115,10 @@ def test_A6_14_two_refund_requests_are_found(monkeypatch: pytest.MonkeyPatch) ->
     assert explore(5, TWO_TILLS).promise == "rejected was recorded twice"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(choices=st.lists(st.integers(0, 2**16), min_size=DEPTH_MIN, max_size=60), seed=st.integers(0, 2**32))
 def test_A6_15_longer_walks_of_everybody_keep_every_promise(choices: list[int], seed: int) -> None:
-    """Everything that anybody can do, far beyond the exhaustive depth; then the box is known anew from what was durable."""
+    """All that anybody can do, far beyond the exhaustive depth; then the order is known anew from what was durable."""
     world = START
     for choice in choices:
         world = _chosen(world, choice)
