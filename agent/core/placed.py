@@ -92,6 +92,11 @@ class _Placed(msgspec.Struct):
     content_sha256: str | None = None
 
 
+class _Named(msgspec.Struct):
+    order_id: str = ""
+
+
+_named = msgspec.json.Decoder(_Named).decode
 _placed = msgspec.json.Decoder(_Placed).decode
 _lines = msgspec.json.Decoder(Annotated[tuple[Line, ...], msgspec.Meta(max_length=LINES_MAX)]).decode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -102,8 +107,8 @@ def read(data: str) -> PlacedOrder | Unreadable:
     body = data.encode("utf-8", "surrogatepass")
     order_id = ""
     try:
+        order_id = _named(body).order_id
         told = _object(body)
-        order_id = told["order_id"] if isinstance(told.get("order_id"), str) else ""
         wrong = strictly(body, DEPTH_MAX)
         if wrong is not None:
             return Unreadable(order_id, wrong)
