@@ -5,7 +5,7 @@ commands, or by offering again. So an order is known anew after a kill from what
 commands and records are folded, and however often. It never judges whether a fact may come to be: that is `orders.py`.
 """
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -41,7 +41,7 @@ State = Literal[
     "problem",
     "undeliverable",
 ]
-RECORDED: Final = frozenset(Recorded.__args__)  # type: ignore[attr-defined]
+RECORDED: Final = frozenset(get_args(Recorded))
 """Facts that go up; the others are told again by commands, and `offered` by offering again."""
 STATES: Final[tuple[State, ...]] = (
     "rejected",

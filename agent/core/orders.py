@@ -112,7 +112,7 @@ def offered(order: Order, device: str, late: bool, age_s: int, at_ms: int) -> St
     facts = []
     if device not in order.offered:
         facts.append(Fact("offered", order.order_id, device, to_text(at_ms)))
-    if late and order.late is None:
+    if late and order.late is None and not order.closed:
         facts.append(Fact("late", order.order_id, AGENT, to_text(at_ms), age_s=age_s))
     return _step(order, facts)
 

@@ -314,3 +314,30 @@ def test_every_refusal_has_a_sentence() -> None:
 def test_a_fact_folded_again_changes_nothing() -> None:
     step = said(by(PLACED, "provided"), "accepted", "rejected")
     assert reduce(fold, step.facts, step.order) == step.order
+
+
+def test_of_each_kind_the_first_fact_holds() -> None:
+    first, second = (said(PLACED, "accepted", device=device).facts[0] for device in ("till-1", "till-2"))
+    known = fold(fold(PLACED, first), second)
+    assert known.accepted is not None
+    assert (known.accepted.actor, known.offered) == ("till-1", ("till-1", "till-2"))
+
+
+def test_A6_12_once_late_it_stays_late_though_a_clock_goes_back() -> None:
+    order = orders.offered(PLACED, "till-1", True, LATE_S, AT_MS).order
+    assert order.alerts == ()
+    assert offered_to(order, age=5).late
+
+
+@pytest.mark.parametrize("back", [orders.cancelled, orders.refunded])
+def test_what_the_cloud_took_back_is_not_offered_as_new_though_a_kill_came_before_the_record(back: Any) -> None:
+    order = orders.offered(PLACED, "till-1", False, 5, AT_MS).order
+    step = back(order, "guest", AT_MS)
+    torn = fold(order, step.facts[0])
+    assert [fact.kind for fact in step.facts][1:] == ["cancelled"]
+    assert kinds(back(torn, "guest", AT_MS)) == ["cancelled"], "the command heard again completes it"
+    if back is orders.refunded:
+        assert (torn.state, [one.code for one in said(torn, "accepted").refusals]) == (
+            "cancelled",
+            ["already_refunded"],
+        )
