@@ -203,7 +203,8 @@ def test_a_capture_that_was_taken_offline_unasked_counts_once_and_is_told() -> N
 
 
 EVENT = """insert into payment_events (position, payment_id, kind, device, event_id, amount, currency, tender,
-card_token, offline, training, recorded_ms, uptime_ms, boot) values (?, ?, 'captured', ?, ?, ?, 'GBP', 'card', ?, ?, 0, 0, 0, 1)"""
+card_token, offline, training, recorded_ms, uptime_ms, boot)
+values (?, ?, 'captured', ?, ?, ?, 'GBP', 'card', ?, ?, 0, 0, 0, 1)"""
 
 
 async def settle(made: House) -> None:
