@@ -255,6 +255,11 @@ class LogPlace:
         """Seconds that the box has run."""
         return self._journal.lived_s()
 
+    def incomplete(self) -> set[tuple[str, str]]:
+        """Device and epoch of every counting that lacks something."""
+        gaps = {(one.device, one.epoch) for one in self._journal.open_gaps()}
+        return gaps | {(one.device, one.epoch) for one in self._journal.losses()}
+
 
 LOCKED_OUT_MAX = 5
 """So many addresses are named, the latest."""

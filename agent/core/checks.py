@@ -5,6 +5,7 @@ is known, changes nothing: a check that was closed is not opened again by a gap 
 """
 
 from collections import OrderedDict
+from collections.abc import Container, Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -146,6 +147,14 @@ class OpenChecks:
         if len(self._open) <= self._count_max:
             return (seen.check_id,)
         return (seen.check_id, self._open.popitem(last=False)[0])
+
+    def ended(self, countings: Container[tuple[str, str | None]]) -> tuple[Seen, ...]:
+        """Ended checks whose end was told in one of these countings (device, epoch), without their bodies."""
+        return tuple(one for one in self._ended.values() if (one.device, one.epoch) in countings)
+
+    def remember(self, ended: Iterable[Seen]) -> None:
+        """What had ended before the log is read again."""
+        self._ended.update((one.check_id, one) for one in ended)
 
     def let_go(self, before_s: float) -> tuple[str, ...]:
         """Forget the checks of which nothing was heard since; returns them."""

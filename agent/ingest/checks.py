@@ -6,7 +6,7 @@ goes first. Nothing here must survive: without the file more of the log is read.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,6 +32,9 @@ BATCH_BYTES: Final = 2 * 1024 * 1024
 PAUSE_S: Final = 0.02
 """Between two such readings: live sales go first."""
 RETRY_S: Final = 5.0
+ENDED_KEPT_MAX: Final = 1_000
+"""So many ended checks are written down, the latest."""
+CLOSED: Final = "pos.check.closed"
 
 
 class Journal(Protocol):
@@ -42,6 +45,7 @@ class Journal(Protocol):
     @property
     def epoch(self) -> str: ...
     def lived_s(self) -> float: ...
+    def incomplete(self) -> Collection[tuple[str, str]]: ...
 
 
 class Log(Protocol):
@@ -67,11 +71,21 @@ class Limits(Protocol):
     def checks_told_per_s(self) -> int: ...
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A check that has ended while its device's counting lacks something: what is sent later must not open it again."""
+
+    check_id: str
+    device: str
+    epoch: str | None
+    sequence: int | None
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where in the log the oldest open check stands: behind `after`, in the history `epoch`."""
 
     epoch: str
     after: int
+    ended: tuple[Ended, ...] = ()
 
 
 class Checks:
@@ -220,7 +234,14 @@ class Checks:
             place = msgspec.json.decode(self._path.read_bytes(), type=Place)
         except (OSError, msgspec.DecodeError):
             return 0
-        return place.after if place.epoch == self._journal.epoch and place.after <= self._journal.committed else 0
+        if place.epoch != self._journal.epoch or place.after > self._journal.committed:
+            return 0
+        self._open.remember(Seen(one.check_id, CLOSED, one.device, one.epoch, one.sequence, b"") for one in place.ended)
+        return place.after
+
+    def _ended(self) -> tuple[Ended, ...]:
+        seen = self._open.ended(self._journal.incomplete())[-ENDED_KEPT_MAX:]
+        return tuple(Ended(one.check_id, one.device, one.epoch, one.sequence) for one in seen)
 
     async def _save(self) -> None:
         """Write down from where the log has to be read. What is noted now may stand behind the floor of before."""
@@ -228,7 +249,7 @@ class Checks:
             return
         before, self._floor = self._floor, self._journal.committed
         after = self._open.after
-        place = Place(self._journal.epoch, min(before, after) if after is not None else before)
+        place = Place(self._journal.epoch, min(before, after) if after is not None else before, self._ended())
         if place == self._saved:
             return
         try:

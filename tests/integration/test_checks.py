@@ -88,6 +88,26 @@ def test_A1_4_a_check_that_closes_is_cleared_for_all_and_a_late_event_brings_it_
         told(box, lambda found: not found)
 
 
+def test_A1_4_a_gap_that_is_filled_after_restarts_opens_no_check_again(new_box: Callable[..., Box]) -> None:
+    box = new_box().start()
+
+    def counted(sequence: int, check: str, what: str) -> bytes:
+        return event(type=f"pos.check.{what}", data={"check_id": check}, epoch="e1", sequence=str(sequence))
+
+    with Device(box.port, "till-1") as till:
+        till.tell(counted(1, "7", "opened"))
+        till.tell(counted(3, "7", "closed"))
+        till.tell(counted(4, "8", "opened"))
+    for _ in range(3):  # by then the log is read from behind the end of the check
+        box.restart()
+        told(box, lambda found: set(found) == {"8"})
+    assert json.loads((box.state / "checks.json").read_bytes())["after"] >= 3
+    with Device(box.port, "till-1") as till:
+        till.tell(counted(2, "7", "updated"))
+    time.sleep(0.6)
+    assert set(told(box, lambda found: "8" in found)) == {"8"}
+
+
 def test_A1_4_a_broker_that_comes_back_is_told_the_open_checks_again(new_box: Callable[..., Box]) -> None:
     box = new_box().start()
     with Device(box.port, "till-1") as till:

@@ -20,6 +20,9 @@ class Journal:
     def lived_s(self) -> float:
         return 1.0
 
+    def incomplete(self) -> set[tuple[str, str]]:
+        return set()
+
 
 class Empty:
     async def batch(self, after: int, records_max: int, bytes_max: int) -> list[Any]:
