@@ -348,6 +348,7 @@ async def _compose(
     )
     commands = Commands(desk, lan.commanding)
     desk.on_given(commands.given)
+    desk.know_stored(lambda: {one.device: one.last_event_at for one in journal.facts().devices})
     lan.heard.on_state(commands.heard)
     identity = lan.identity
     shown, names = (fingerprint_shown(identity.fingerprint), identity.hosts) if identity is not None else ("", ())

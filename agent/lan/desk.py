@@ -108,9 +108,14 @@ class Desk:
         self._new_id = new_id
         self._presence = presence
         self._given: Callable[[str], None] = lambda device: None
+        self._stored: Callable[[], Mapping[str, str | None]] = dict
         self._pairings = Pairings(terms)
         self._turn = asyncio.Lock()
         self._decided = asyncio.Event()
+
+    def know_stored(self, last: Callable[[], Mapping[str, str | None]]) -> None:
+        """`last` tells when the latest event of each device was stored: who comes by HTTP has no connection to see."""
+        self._stored = last
 
     def on_given(self, call: Callable[[str], None]) -> None:
         """Call `call` with each device that a person has given something to do."""
@@ -224,7 +229,12 @@ class Desk:
 
     def all(self) -> list[dict[str, Any]]:
         """Every paired device, and what is known of how it is; no secret."""
-        connected, seen = self._gate.devices(), self._presence.facts()
+        connected, seen, stored = self._gate.devices(), self._presence.facts(), self._stored()
+
+        def last_seen(device: str) -> str | None:
+            here = seen[device].last_seen_at if device in seen else None
+            return max((at for at in (here, stored.get(device)) if at is not None), default=None)
+
         return [
             {
                 "device": one.id,
@@ -234,7 +244,7 @@ class Desk:
                 "payments_held": one.payments_held,
                 "commands": [command.command for command in one.commands],
                 "state": seen[one.id].state if one.id in seen else "unknown",
-                "last_seen_at": seen[one.id].last_seen_at if one.id in seen else None,
+                "last_seen_at": last_seen(one.id),
                 "app": seen[one.id].app if one.id in seen else None,
                 "version": seen[one.id].version if one.id in seen else None,
             }

@@ -104,6 +104,25 @@ def test_a_broken_event_of_a_batch_keeps_none_of_the_others_out_and_is_kept(
     assert len(box.own_records("nightsafe.event.refused")) == 1
 
 
+def test_a_device_that_comes_by_http_alone_is_listed_as_seen_when_it_stored_last(new_box: Callable[..., Box]) -> None:
+    box = new_box(devices={"open": False})
+    private_directory(box.state)
+    secret = "a secret of the device's own"
+    Register(box.state).put(Paired("kiosk-1", hashed(secret), "2026-11-22T10:00:00.000Z"))
+    box.start()
+    listing = [*NIGHTSAFE, "devices", "list", "--config", str(box.config)]
+
+    def listed(*options: str) -> str:
+        return subprocess.run([*listing, *options], capture_output=True, text=True, timeout=30, check=True).stdout
+
+    assert "never seen" in listed()
+    assert post(box, "kiosk-1", event(), password=secret)[0] == 200
+    (one,) = json.loads(listed("--json"))
+    (known,) = (one for one in box.status()["devices"] if one["device"] == "kiosk-1")
+    assert one["last_seen_at"] == known["last_event_at"]
+    assert "never seen" not in listed()
+
+
 def test_a_device_that_is_removed_while_it_speaks_stores_nothing_more(new_box: Callable[..., Box]) -> None:
     box = new_box(devices={"open": False})
     private_directory(box.state)
