@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from agent.conform.facts import Closed, Fact, Opened, Sent
 from agent.core.events import Refusal, judge
+from agent.core.printable import printable
 
 EVENT_BYTES_MAX: Final = 262_144
 DEPTH_MAX: Final = 64
@@ -29,8 +30,8 @@ PASSED: Final = Verdict("passed")
 
 
 def failed(*words: str) -> Verdict:
-    """The device broke a rule."""
-    return Verdict("failed", words)
+    """The device broke a rule; what the words quote of it harms no report."""
+    return Verdict("failed", tuple(printable(one) for one in words))
 
 
 def sent(facts: Iterable[Fact]) -> list[Sent]:

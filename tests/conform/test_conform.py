@@ -39,6 +39,7 @@ WRONG = [
     ("hammers", "quota", "sooner than"),
     ("drops what was not taken", "quota", "keep each event in the outbox"),
     ("trusts the clock", "clock", "new epoch"),
+    ("dies of the clock", "clock", "nothing more after the clock"),
     ("waits for the cloud", "realtime", "go on without it"),
     ("leaves holes", "events", "without holes"),
     ("counts nothing", "duplicate", "used twice"),

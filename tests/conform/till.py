@@ -134,6 +134,8 @@ class Till:
             self.say(wire)
         elif topic == "pos/v1/venue/status":
             before, self.status_time = self.status_time, body["time"]
+            if self.fault == "dies of the clock" and before and body["time"][:4] != before[:4]:
+                time.sleep(3_600)
             if self.fault == "trusts the clock" and before and body["time"][:4] != before[:4]:
                 self.epoch, self.last = str(uuid.uuid4()), 0
 
