@@ -254,6 +254,38 @@ def test_a_capture_above_what_was_approved_counts_whole_also_after_a_kill() -> N
     asyncio.run(play())
 
 
+def test_a_payment_that_has_waited_for_too_long_is_named_until_somebody_releases_it() -> None:
+    class Heard(Quiet):
+        def __init__(self) -> None:
+            self.held: dict[str, str] = {}
+
+        def hold(self, *words: object) -> None:
+            self.held[str(words[0])] = str(words[3])
+
+        def lift(self, *words: object) -> None:
+            self.held.pop(str(words[0]), None)
+
+    async def play() -> None:
+        async with house() as (made, _):
+            telling = Heard()
+            made.cards._telling = telling
+            await made.ask(Ask("till-1", "p1", "tok", 10, "GBP"))
+            made.cards._tell()
+            assert telling.held == {}
+            strict = msgspec.structs.replace(LIMITS, queued_age_max_s=-1.0)
+            made.cards._terms = lambda device: Terms(True, False, strict, ())
+            made.cards._tell()
+            assert "p1 (till-1)" in telling.held["offline_payments_old"]
+            refused = await made.ask(Ask("till-2", "p2", "tok", 10, "GBP"))
+            assert refused is not None
+            assert refused.reason == "queued_age"
+            await made.cards.release("p1", "Ann", "posted by hand")
+            made.cards._tell()
+            assert telling.held == {}
+
+    asyncio.run(play())
+
+
 def test_captures_without_a_token_and_after_a_release_count_too() -> None:
     async def play() -> None:
         async with house() as (made, _):
