@@ -5,7 +5,7 @@ Asks the running agent, which alone has the index. Decides nothing, and never ch
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from getpass import getuser
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -218,11 +218,18 @@ def _minor(text: str, currency: str) -> int:
     return found
 
 
+def _day_of(clock: str, now: datetime) -> date:
+    """The day of the last time that the clock showed this; a time within the next half hour is today's."""
+    hour, _, minute = clock.partition(":")
+    today = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+    return (today if today <= now + timedelta(minutes=30) else today - timedelta(days=1)).date()
+
+
 def _instant(text: str, settings: Settings) -> str:
     """An instant as people say it at the venue, as RFC 3339."""
     zone = ZoneInfo(settings.venue.timezone)
     if CLOCK.fullmatch(text):
-        text = f"{datetime.now(zone):%Y-%m-%d} {text}"
+        text = f"{_day_of(text, datetime.now(zone)):%Y-%m-%d} {text}"
     if not PLAIN.fullmatch(text):
         return text
     return datetime.fromisoformat(text).replace(tzinfo=zone).isoformat()
