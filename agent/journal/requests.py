@@ -63,6 +63,12 @@ class Requests:
 
         await self._writing.change(write)
 
+    async def sent(self, request: Request, unknown: Reply) -> None:
+        """Remember, before it goes out, that nobody knows what becomes of it. Somebody waits: nothing else is done."""
+        if _clean(request, unknown):
+            row = _row(request, unknown, self.lived_s())
+            await self._writing.change(lambda connection: connection.execute(SQL["add_request"], row))
+
     async def open(self) -> tuple[Reservation, ...]:
         """All that was promised and has no final fate."""
 
@@ -147,7 +153,7 @@ class Requests:
         rows = await self._writing.run(lambda connection: connection.execute(SQL["read_unaccounted"]).fetchall())
         return tuple(
             CardPayment(device, payment, token, amount, currency, bool(offline))
-            for device, payment, token, amount, currency, offline in rows
+            for _, device, payment, token, amount, currency, offline in rows
         )
 
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None:

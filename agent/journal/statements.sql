@@ -407,15 +407,17 @@ on conflict (device, payment_id) do update set ended = null, ended_s = null, end
 update reservations set amount = max(amount, ?) where device = ? and payment_id = ?;
 
 -- name: read_unaccounted
-select e.device, e.payment_id, e.card_token, e.amount, e.currency, e.offline from payment_events e
-left join reservations r on r.device = e.device and r.payment_id = e.payment_id
-where e.kind in ('authorized', 'captured') and e.tender = 'card' and e.training = 0 and e.amount is not null
-  and ((r.ended is null and r.payment_id is not null and (r.stored = 0 or e.amount > r.amount))
-    or (e.offline = 1 and (r.payment_id is null or (r.ended = 'released' and r.stored = 0))
-        and not exists (select 1 from payment_fates f where f.payment_id = e.payment_id))
-    or (r.payment_id is null and exists (
-        select 1 from reservations o where o.payment_id = e.payment_id and o.ended is null and o.stored = 0)))
-order by e.position;
+-- What is approved and not known to be stored, by whichever device, or was captured higher; then what was taken offline
+-- without an approval. Each step goes by an index, but for one pass over the payments.
+select position, device, payment_id, card_token, amount, currency, offline from (
+  select e.* from reservations r join payment_events e on e.payment_id = r.payment_id
+  where r.ended is null and (r.stored = 0 or (e.device = r.device and e.amount > r.amount))
+  union
+  select e.* from payment_events e left join reservations r on r.device = e.device and r.payment_id = e.payment_id
+  where e.offline = 1 and (r.payment_id is null or (r.ended = 'released' and r.stored = 0))
+    and not exists (select 1 from payment_fates f where f.payment_id = e.payment_id)
+) where kind in ('authorized', 'captured') and tender = 'card' and training = 0
+order by position;
 
 -- name: has_payment_fate
 select 1 from payment_fates where payment_id = ? limit 1;

@@ -49,6 +49,7 @@ class Kept(Protocol):
 
     async def known(self, device: str, id: str) -> Any: ...
     async def note(self, answered: Sequence[tuple[Request, Reply]]) -> None: ...
+    async def sent(self, request: Request, unknown: Reply) -> None: ...
 
 
 class Publisher(Protocol):
@@ -76,7 +77,7 @@ class Terms(NamedTuple):
     per_device_max: int
     in_all_max: int
     stale_max: int
-    held: bool = False
+    held: bool
 
 
 Local = Callable[[Request], "Any"]
@@ -210,7 +211,7 @@ class Desk:
         """From now on only the cloud may say what becomes of this card payment, also after a kill: its answer, or a
         decision here once it surely did not go out, takes the place of this note."""
         try:
-            await self._kept.note([(request, Reply(request.id, "error", {}, UNKNOWN))])
+            await self._kept.sent(request, Reply(request.id, "error", {}, UNKNOWN))
         except NightsafeError as error:  # the journal says so by itself, and a sale that can be authorised goes on
             log.debug("request_not_noted", code=error.code)
 
