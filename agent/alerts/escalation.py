@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 LOOK_INTERVAL_S: Final = 1.0
 KEEP_INTERVAL_S: Final = 600.0
-"""How often it is written down when everything was last in order: an alarm may come so much early after a kill."""
+"""So much later may the last success be than what is kept of it: an alarm may come so much early after a kill."""
 DEVICES_MAX: Final = 200
 """So many devices are named in a packet."""
 LAST_SYNC: Final = "last_sync"
@@ -95,7 +95,8 @@ class Escalation:
         self._stall_began: Now | None = None
         """When the stretch of good uplink began, by the clocks of people."""
         self._last: LastSync | None = None
-        self._kept_s = float("-inf")
+        """None until it is known what an earlier start has kept."""
+        self._last_kept: LastSync | None = None
         self._exchanges_count = 0
         self._uploaded_count = 0
         self._passed = False
@@ -104,9 +105,6 @@ class Escalation:
         """Letters that could not be written down yet."""
         self._unnoted: int | None = None
         """The backlog that is told of, until its letters are written down and then this."""
-        self._recalled = False
-        self._jumped = False
-        """Whether the last success is so much later than what is kept of it that this must not wait."""
 
     def probed(self, passed: bool, at_s: float) -> None:
         """A probe has ended, at this boottime."""
@@ -128,8 +126,7 @@ class Escalation:
                 async with asyncio.timeout(LOOK_INTERVAL_S):
                     await stop.wait()
         with suppress(NightsafeError):
-            if self._recalled:
-                await self._keep(always=True)
+            await self._keep(always=True)
 
     async def _recall(self) -> None:
         """What an earlier start has kept: when all was in order, and which backlog was told of already. Nothing is
@@ -137,15 +134,14 @@ class Escalation:
         self._uploaded_count = self._facts.drain().uploaded_count
         self._exchanges_count = self._facts.drain().exchanges_count
         found, target = await self._kept.read(LAST_SYNC), await self._kept.read(STALLED)
-        self._last = LastSync(*self._facts.now())
         with suppress(msgspec.ValidationError):
-            self._last = self._last if found is None else msgspec.convert(found, LastSync)
+            self._last_kept = None if found is None else msgspec.convert(found, LastSync)
+        self._last = self._last_kept or LastSync(*self._facts.now())
         if isinstance(target, int):
             self._stall = Stall(self._stall.good_since_s, target, told=True)
-        self._recalled = True
 
     async def _look(self) -> None:
-        if not self._recalled:
+        if self._last is None:
             await self._recall()
         await self._look_at_stall()
         self._note_success()
@@ -213,8 +209,7 @@ class Escalation:
         heard = self._passed or drain.exchanges_count != self._exchanges_count
         self._uploaded_count, self._exchanges_count = drain.uploaded_count, drain.exchanges_count
         if uploaded or (heard and self._facts.cursor() >= self._facts.last()):
-            before, self._last = self._last, LastSync(*self._facts.now())
-            self._jumped = self._jumped or before is None or _is_far(before, self._last)
+            self._last = LastSync(*self._facts.now())
         self._passed = False
 
     def _look_at_age(self) -> None:
@@ -253,16 +248,17 @@ class Escalation:
         return _to_all(key, subject, f"{subject}.\n\n{text}", facts, terms, (terms.contact_email, terms.support_email))
 
     async def _keep(self, always: bool = False) -> None:
-        assert self._last is not None
-        due = self._facts.boottime_s() - self._kept_s >= KEEP_INTERVAL_S
-        if due or always or self._jumped:
-            await self._kept.write(LAST_SYNC, msgspec.to_builtins(self._last))
-            self._kept_s, self._jumped = self._facts.boottime_s(), False
+        """Once the last success is so much later than what is kept of it; at the end in any case."""
+        last, kept = self._last, self._last_kept
+        if last is None or last == kept:
+            return
+        if always or kept is None or _apart_s(kept, last) >= KEEP_INTERVAL_S:
+            await self._kept.write(LAST_SYNC, msgspec.to_builtins(last))
+            self._last_kept = last
 
 
-def _is_far(before: LastSync, now: LastSync) -> bool:
-    wall_s = abs(now.wall_ms - before.wall_ms) / 1000
-    return now.lived_s - before.lived_s >= KEEP_INTERVAL_S or wall_s >= KEEP_INTERVAL_S
+def _apart_s(before: LastSync, now: LastSync) -> float:
+    return max(now.lived_s - before.lived_s, abs(now.wall_ms - before.wall_ms) / 1000)
 
 
 def _letters(packet: Packet, terms: Terms) -> list[Letter]:
