@@ -203,7 +203,7 @@ class Checks:
     # Over a restart ---------------------------------------------------------------------------------------------------
 
     async def _read_again(self) -> None:
-        after, end = self._place(), self._journal.committed
+        after, end = self._recall(), self._journal.committed
         while after < end:
             try:
                 records = await self._records.batch(after, BATCH_RECORDS, BATCH_BYTES)
@@ -229,7 +229,8 @@ class Checks:
         if seen is not None and self._live is not None and seen.check_id not in self._live:
             self._note(seen, record.position - 1)
 
-    def _place(self) -> int:
+    def _recall(self) -> int:
+        """Behind which position the log has to be read; the ends that stand before it are remembered."""
         try:
             place = msgspec.json.decode(self._path.read_bytes(), type=Place)
         except (OSError, msgspec.DecodeError):

@@ -227,14 +227,14 @@ class DeviceConnection(asyncio.Protocol):
     def message(self, topic: bytes) -> bool:
         """A PUBLISH for the broker; it refuses what the device may not write, the gate counts and tells of it."""
         self._note_topic(topic)
-        return self.subscription()
+        return self.charge()
 
     def _note_topic(self, topic: bytes) -> None:
         if self._gate.is_foreign(self.device, topic):
             self._gate.foreign(self, topic, self._foreign)
             self._foreign = True
 
-    def subscription(self, count: float = 1.0) -> bool:
+    def charge(self, count: float = 1.0) -> bool:
         """One of the packets that cost others something, or as many: so many a second, then it is read from later."""
         wait_s = self._allowance.take(self._loop.time(), count)
         if wait_s:

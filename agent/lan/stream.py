@@ -13,6 +13,8 @@ _EVENTS_TAIL: Final = b"/events"
 _TOPIC_HEAD: Final = b"pos/v1/"
 SUBSCRIBE_BYTES_MAX: Final = 8_192
 """Longest SUBSCRIBE or UNSUBSCRIBE: a hundred filters. The broker keeps each level of each filter."""
+SUBSCRIBE_WORDS: Final = f"subscribe with at most {SUBSCRIBE_BYTES_MAX} bytes at once"
+_SUBSCRIBING: Final = (packets.SUBSCRIBE, packets.UNSUBSCRIBE)
 FILTER_BYTES: Final = 64
 """So much of one counts as a message of its own."""
 
@@ -48,8 +50,8 @@ class Onward(Protocol):
         """A PUBLISH that is the broker's. False: no further packet may be read now."""
         ...
 
-    def subscription(self, count: float = 1.0) -> bool:
-        """A SUBSCRIBE or UNSUBSCRIBE. False: no further packet may be read now."""
+    def charge(self, count: float = 1.0) -> bool:
+        """What costs others something, as much as `count` messages. False: no further packet may be read now."""
         ...
 
 
@@ -79,9 +81,9 @@ class PacketStream:
                 length, body = found
             stop = body + length
             kind = first >> 4
-            if length > self._packet_drop_bytes:
+            if length > SUBSCRIBE_BYTES_MAX and self._is_too_large(kind, length):
                 self._pass(buffer[passed:at])
-                self._onward.too_large()
+                self._onward.too_large(SUBSCRIBE_WORDS if kind in _SUBSCRIBING else "")
                 return b""
             if kind == packets.PUBLISH:
                 if prefix and buffer.startswith(prefix, body):
@@ -107,7 +109,7 @@ class PacketStream:
                     at = passed = stop
                     if not self._events.refuse_topic(first, buffer, body, stop):
                         return b""
-                    if not self._onward.subscription():
+                    if not self._onward.charge():
                         break
                     continue
             elif kind == packets.PUBREL:
@@ -121,12 +123,8 @@ class PacketStream:
                     continue
             else:
                 _check_kind(kind, first, length)
-                if kind in (packets.SUBSCRIBE, packets.UNSUBSCRIBE):
-                    if length > SUBSCRIBE_BYTES_MAX:
-                        self._pass(buffer[passed:at])
-                        self._onward.too_large(f"subscribe with at most {SUBSCRIBE_BYTES_MAX} bytes at once")
-                        return b""
-                    go_on = self._onward.subscription(1 + length // FILTER_BYTES)
+                if kind in _SUBSCRIBING:
+                    go_on = self._onward.charge(1 + length // FILTER_BYTES)
             if stop > end:
                 self._pass_left = stop - end
                 at = end
@@ -137,6 +135,10 @@ class PacketStream:
         if passed < at:
             self._pass(buffer[passed:at])
         return buffer[at:] if at < end else b""
+
+    def _is_too_large(self, kind: int, length: int) -> bool:
+        """Of a packet beyond what any subscription may have."""
+        return kind in _SUBSCRIBING or length > self._packet_drop_bytes
 
     def _pass(self, data: bytes) -> None:
         if data:

@@ -245,12 +245,13 @@ class Monitor:
                     await self._examine_now.wait()
                     pause_s = EXAMINE_FIRST_S
             self._examine_now.clear()
-            if self._layers is None or self._failed is None:
-                pause_s = EXAMINE_FIRST_S
-                if self._layers is not None:
-                    await self._layers.meet_router()
-                continue
             failed = self._failed
+            if self._layers is None:
+                continue
+            if failed is None:
+                pause_s = EXAMINE_FIRST_S
+                await self._layers.meet_router()
+                continue
             found = judge(await self._layers.examine(failed))
             at_s, limits = self._clock.boottime_s(), self._limits()
             log.debug("uplink_examined", outcome=failed.outcome, finding=found.finding)

@@ -1,8 +1,12 @@
 """[web: body] → HTTP door, pairing. Who calls, and what it sends: read within bounds, whatever length it claims."""
 
 import asyncio
+from typing import Final
 
 from aiohttp import web
+
+BODY_S_MAX: Final = 30.0
+"""How long a body may take in all, in seconds, however often a part of it comes."""
 
 
 class Unreadable(Exception):
@@ -15,24 +19,30 @@ class Unreadable(Exception):
 
 def address_of(request: web.Request) -> str:
     """Where the caller is; "local" on a Unix socket."""
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return peer_of(request.transport)
+
+
+def peer_of(transport: asyncio.BaseTransport | None) -> str:
+    """The address at a connection's other end; "local" on a Unix socket, or when it has gone."""
+    peer = transport.get_extra_info("peername") if transport is not None else None
     return str(peer[0]) if isinstance(peer, tuple) else "local"
 
 
 async def read(request: web.Request, bytes_max: int, stall_s_max: float) -> bytes:
-    """The body, which may come in pieces with pauses up to `stall_s_max`. Raises Unreadable."""
+    """The body, which may come in pieces with pauses up to `stall_s_max`, within `BODY_S_MAX`. Raises Unreadable."""
     if (request.content_length or 0) > bytes_max:
         raise _too_long(bytes_max)
     body = bytearray()
     try:
-        while True:
-            async with asyncio.timeout(stall_s_max):
-                part = await request.content.readany()
-            if not part:
-                return bytes(body)
-            body += part
-            if len(body) > bytes_max:
-                raise _too_long(bytes_max)
+        async with asyncio.timeout(BODY_S_MAX):
+            while True:
+                async with asyncio.timeout(stall_s_max):
+                    part = await request.content.readany()
+                if not part:
+                    return bytes(body)
+                body += part
+                if len(body) > bytes_max:
+                    raise _too_long(bytes_max)
     except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
         raise Unreadable(400, "The body did not come whole: send it again.") from error
 

@@ -31,8 +31,6 @@ READING_MAX: Final = 8
 """Bodies that are read or waited for at once; further callers wait for their turn."""
 READING_PER_DEVICE_MAX: Final = 2
 """Of them of one device: its further requests wait, and nobody else's."""
-BODY_S_MAX: Final = 30.0
-"""How long a body may take in all, in seconds."""
 STALL_S_MAX: Final = 10.0
 """How long a caller may be silent within its body."""
 CONFLICT: Final = "the id was stored before with other content"
@@ -141,11 +139,7 @@ class Door:
     async def _body(self, request: web.Request) -> bytes:
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise Unreadable(415, "send the body without an encoding")
-        try:
-            async with asyncio.timeout(BODY_S_MAX):
-                return await read(request, self._limits.bytes_max, STALL_S_MAX)
-        except TimeoutError as error:
-            raise Unreadable(408, f"the body took more than {BODY_S_MAX:g} s") from error
+        return await read(request, self._limits.bytes_max, STALL_S_MAX)
 
 
 _raw_events = msgspec.json.Decoder(list[msgspec.Raw]).decode

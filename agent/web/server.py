@@ -23,6 +23,7 @@ from agent.core.errors import Held
 from agent.core.status import SOCKET_NAME
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
 from agent.web.acts import Acts, Post
+from agent.web.body import peer_of
 from agent.web.devices_pages import DevicesPages
 from agent.web.guard import Terms
 from agent.web.payments import PaymentsFace
@@ -238,7 +239,7 @@ class _Entrance(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has come."""
         assert isinstance(transport, asyncio.Transport)
-        if not self._has_room(_address(transport)):
+        if not self._has_room(peer_of(transport)):
             transport.abort()
             return
         protocol = self._server()
@@ -249,15 +250,9 @@ class _Entrance(asyncio.Protocol):
         here = self._server.connections
         if len(here) >= CONNECTIONS_MAX:
             return False
-        if not address or ip_address(address).is_loopback:
+        if address == "local" or ip_address(address).is_loopback:
             return True
-        return sum(_address(one.transport) == address for one in here) < CONNECTIONS_PER_ADDRESS_MAX
-
-
-def _address(transport: asyncio.BaseTransport | None) -> str:
-    """The peer's; empty on a Unix socket, or when it has gone."""
-    peer = transport.get_extra_info("peername") if transport is not None else None
-    return str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+        return sum(peer_of(one.transport) == address for one in here) < CONNECTIONS_PER_ADDRESS_MAX
 
 
 def _end_old_connections(

@@ -1,7 +1,8 @@
 """The card guard on single strings and bytes: what is a card number, and what only looks like one."""
 
 import random
-import timeit
+import subprocess
+import sys
 from hashlib import sha256
 from uuid import UUID, uuid4
 
@@ -30,14 +31,10 @@ def luhn_wrong(number: str) -> str:
     return number[:-1] + str((int(number[-1]) + 1) % 10)
 
 
-def test_a_long_text_of_odd_digits_costs_as_much_as_its_length_and_no_more() -> None:
-    """Four times the text is about four times the work, not sixteen times."""
-
-    def work_s(count: int) -> float:
-        text = "\u0663" * count
-        return min(timeit.repeat(lambda: cards.text_clean(text), number=1, repeat=3))
-
-    assert work_s(16_000) < 9 * work_s(4_000)
+def test_a_long_text_of_odd_digits_costs_no_more_than_its_length() -> None:
+    """With work that grows with the square it would be a quarter of an hour."""
+    look = r"from agent.core import cards; assert cards.text_clean('\u0663' * 300_000)"
+    subprocess.run([sys.executable, "-c", look], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("number", PUBLISHED)
