@@ -59,17 +59,23 @@ class Database:
 
     @classmethod
     async def open_writer(
-        cls, directory: Path, cache_bytes: int, bytes_max: int, checkpoint_bytes: int = CHECKPOINT_BYTES
+        cls,
+        directory: Path,
+        cache_bytes: int,
+        bytes_max: int,
+        checkpoint_bytes: int = CHECKPOINT_BYTES,
+        create: bool = True,
     ) -> "Database":
         """The write connection. What a crashed process left in the log is made durable before this returns.
 
-        Raises JournalDamaged where the file is no sound database or cannot be opened, Transient where the disk is full,
-        Held for a schema newer than this program.
+        Raises JournalDamaged where the file is no sound database or cannot be opened, or is not there and must not be
+        made (`create`); Transient where the disk is full, Held for a schema newer than this program.
         """
         path = directory / FILE_NAME
         try:
-            fresh = not path.exists()
-            if fresh:
+            if not path.exists():
+                if not create:
+                    raise gone(directory)
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
                 sync_directory(directory)
             _renew(path.with_name(f"{FILE_NAME}-wal"))
@@ -88,7 +94,7 @@ class Database:
         """A connection that can only read, and never checkpoints."""
         path = directory / FILE_NAME
         if not path.exists():  # connecting would make an empty one
-            raise JournalDamaged("journal_gone", f"There is no journal at {path}.", "Look at the disk.")
+            raise gone(directory)
         # one that may write would end a broken log when it closes
         opened = cls(await _connect(path, read_only=True))
         try:
@@ -115,6 +121,12 @@ class Database:
     async def close(self) -> None:
         """Close after every call before it has run."""
         await self._connection.close()
+
+
+def gone(directory: Path) -> JournalDamaged:
+    """There was a journal, and there is none: more likely its disk is away than that somebody has deleted it."""
+    hint = "Look whether the disk of the state directory is still mounted there."
+    return JournalDamaged("journal_gone", f"The journal has gone from {directory}.", hint)
 
 
 async def _connect(path: Path, read_only: bool = False) -> aiosqlite.Connection:

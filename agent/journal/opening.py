@@ -79,9 +79,11 @@ class Opening:
         clock: Clock,
         limits: Limits,
         busy: Callable[[], None] = lambda: None,
+        create: bool = True,
     ) -> None:
-        """`busy` is called again and again, on some thread, while a rebuild goes on."""
+        """`busy` is called again and again, on some thread, while a rebuild goes on. `create`: a journal may begin."""
         self._busy = busy
+        self._create = create
         self._directory = directory
         self._venue = venue
         self._epoch = epoch
@@ -114,7 +116,7 @@ class Opening:
     async def _open(self) -> Opened:
         limits = self._limits
         database = await Database.open_writer(
-            self._directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes
+            self._directory, limits.cache_bytes, limits.bytes_max, limits.checkpoint_bytes, self._create
         )
         mark, names = marks.read(self._directory), copies.read(self._directory)
         mark = mark if mark is not None and mark.venue == self._venue else None

@@ -20,7 +20,7 @@ from agent.core.instants import to_text
 from agent.core.lived import Lived, lived
 from agent.journal import retention, salvage, tables
 from agent.journal.book import Book, EpochBook
-from agent.journal.database import CHECKPOINT_BYTES, SQL, SQLITE_ERRORS, Database, corrupt, file_failed, named
+from agent.journal.database import CHECKPOINT_BYTES, SQL, SQLITE_ERRORS, Database, corrupt, file_failed, gone, named
 from agent.journal.fold import EPOCHS_MAX, Fold, Stamp
 from agent.journal.mark import Mark, Point
 from agent.journal.names import NamesFile
@@ -108,13 +108,11 @@ class Writing:
         Raises Held for another venue's journal, JournalDamaged where the disk itself fails, Transient where it is full.
         """
         if self._was_open and _is_bare(self._directory):
-            raise JournalDamaged(
-                "journal_gone",
-                f"The journal has gone from {self._directory}.",
-                "Look whether the disk of the state directory is still mounted there.",
-            )
+            raise gone(self._directory)
         try:
-            opened = await Opening(self._directory, self.venue, self._epoch, self._clock, self._limits, busy).run()
+            opened = await Opening(
+                self._directory, self.venue, self._epoch, self._clock, self._limits, busy, create=not self._was_open
+            ).run()
             self._database, self.book = opened.database, opened.book
             self._mark, self._names = Mark(self._directory), NamesFile(self._directory, self.venue)
             await opened.database.run(self._note)

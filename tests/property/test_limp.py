@@ -16,6 +16,7 @@ import pytest
 from agent.core.arrivals import Outcome
 from agent.core.errors import Held, JournalDamaged, Transient
 from agent.core.pressure import Level
+from agent.journal import writing
 from agent.journal.database import FILE_NAME
 from agent.journal.inspect import verify
 from agent.journal.opening import Opened, Opening
@@ -126,6 +127,34 @@ async def test_a_failure_of_any_other_write_makes_it_limp_too(rig: Rig) -> None:
     await rig.settled()
     await rig.advance(1)
     assert rig.journal.facts().cursor == 1
+
+
+def move_all(here: Path, there: Path) -> None:
+    for path in here.iterdir():
+        path.rename(there / path.name)
+
+
+async def test_a_disk_that_goes_while_the_journal_is_being_opened_anew_is_no_new_venue(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All was there when it was looked whether the folder is empty, and nothing a moment later."""
+    await rig.append([as_item(event(1))])
+    with TemporaryDirectory(prefix="ns-kept-", dir=QUICK) as kept:
+
+        def looked(directory: Path) -> bool:
+            move_all(directory, Path(kept))
+            return False
+
+        monkeypatch.setattr(writing, "_is_bare", looked)
+        await rig.journal.writing.close()
+        with pytest.raises(JournalDamaged) as away:
+            await rig.journal.writing.open()
+        assert away.value.code == "journal_gone"
+        assert not (rig.folder / FILE_NAME).exists()
+        monkeypatch.undo()
+        move_all(Path(kept), rig.folder)
+    await rig.journal.writing.open()
+    assert await rig.append([as_item(event(1)), as_item(event(2))]) == [Outcome.DUPLICATE, Outcome.STORED]
 
 
 async def test_a_start_on_what_cannot_be_opened_limps_until_it_can(rig: Rig) -> None:
