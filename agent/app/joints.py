@@ -261,6 +261,7 @@ class LogPlace:
         return gaps | {(one.device, one.epoch) for one in self._journal.losses()}
 
 
+CROWDED = "gate_crowded"
 LOCKED_OUT_MAX = 5
 """So many addresses are named, the latest."""
 
@@ -273,6 +274,7 @@ class Lan:
         self._telling = telling
         self._takeovers = Takeovers()
         self._calm: dict[str, asyncio.TimerHandle] = {}
+        """What is lifted when nothing more of it has been heard, by its name."""
         self._locked_out: dict[str, str] = {}
         """From where somebody was locked out last, and as whom."""
         self._receipts: Receipts
@@ -313,6 +315,24 @@ class Lan:
             "If one of them is your device, pair it again: `nightsafe devices add NAME --replace`. If not, find it.",
         )
 
+    def crowded(self, address: str, count: int) -> None:
+        """Somebody takes every place with connections that do not log in. Said once, lifted when it has been over."""
+        loop = asyncio.get_running_loop()
+        standing = self._calm.get(CROWDED)
+        if standing is None:
+            log.warning("gate_crowded", address=address, connections=count)
+            self._telling.hold(
+                CROWDED,
+                "warning",
+                "Somebody takes the places of tills",
+                f"{address} holds {count} connections to the box that do not log in, and took the last room. The box "
+                "ends the oldest of them: tills that are connected sell on, and others are still let in.",
+                f"Find what has the address {address} and take it off the tills' network, or restart it.",
+            )
+        elif standing.when() - loop.time() > WINDOW_S / 2:
+            return
+        self._lift_later(CROWDED)
+
     def taken_over(self, device: str, before: str, now: str) -> None:
         """A device was let in while it was connected already; again and again means that there are two of it."""
         loop = asyncio.get_running_loop()
@@ -327,13 +347,16 @@ class Lan:
             f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
             "at the device's network.",
         )
-        if device in self._calm:
-            self._calm[device].cancel()
-        self._calm[device] = loop.call_later(WINDOW_S, self._calmed, device)
+        self._lift_later(f"device_twice:{device}")
 
-    def _calmed(self, device: str) -> None:
-        del self._calm[device]
-        self._telling.lift(f"device_twice:{device}")
+    def _lift_later(self, id: str) -> None:
+        if id in self._calm:
+            self._calm[id].cancel()
+        self._calm[id] = asyncio.get_running_loop().call_later(WINDOW_S, self._calmed, id)
+
+    def _calmed(self, id: str) -> None:
+        del self._calm[id]
+        self._telling.lift(id)
 
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
         """A device asked for its event's own receipt."""

@@ -35,6 +35,7 @@ def gate_limits(settings: Settings) -> GateLimits:
         gate.inflight_max,
         gate.preconnack_bytes_max,
         gate.partial_bytes_max,
+        gate.stranger_bytes_max,
         gate.refuse_delay_s,
         gate.linger_s,
         gate.keepalive_idle_s,

@@ -39,6 +39,7 @@ class DeviceConnection(asyncio.Protocol):
         self._stream = PacketStream(self._flow, self, gate.limits.packet_drop_bytes)
         self._buffer = b""
         self._partial = 0
+        self._logged_in = False
         self._deadline: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._unstored: asyncio.TimerHandle | None = None
@@ -80,8 +81,7 @@ class DeviceConnection(asyncio.Protocol):
             self._joining.cancel()
         if self._upstream is not None:
             self._upstream.close()
-        self._note_partial(0)
-        self._buffer = b""
+        self._drop_unread()
         self._gate.left(self)
 
     def eof_received(self) -> bool:
@@ -139,8 +139,8 @@ class DeviceConnection(asyncio.Protocol):
         length, body = found
         if length > self._limits.connect_bytes_max:
             raise Malformed("the CONNECT is too large")
-        self._note_partial(len(buffer))
-        if len(buffer) < body + length or self.phase is not Phase.NEW:
+        if len(buffer) < body + length:
+            self._note_partial(len(buffer))
             return
         self._buffer = buffer[body + length :]
         self._note_partial(len(self._buffer))
@@ -187,6 +187,8 @@ class DeviceConnection(asyncio.Protocol):
             self._close_after(answer.forwarded)
             return
         self._transport.write(answer.forwarded)
+        self._note_partial(0)
+        self._logged_in = True
         keep_alive_s = self._connect.keep_alive_s if answer.keep_alive_s is None else answer.keep_alive_s
         self._upstream.keep_alive_s = self.keep_alive_s = keep_alive_s
         self._stream.prefix = self._gate.events_prefix(self.device)
@@ -347,6 +349,7 @@ class DeviceConnection(asyncio.Protocol):
         """Hang up after what is written has gone out."""
         self._flow.flush()
         self.phase = Phase.CLOSING
+        self._drop_unread()
         self._transport.close()
         self._abort_later()
 
@@ -361,6 +364,7 @@ class DeviceConnection(asyncio.Protocol):
             self.close()
             return
         self.phase = Phase.CLOSING
+        self._drop_unread()
         with suppress(OSError):  # it may be reset already
             self._transport.write_eof()
         self._transport.resume_reading()
@@ -388,10 +392,18 @@ class DeviceConnection(asyncio.Protocol):
             self._gate.count("connect_timeouts")
             self.close()
 
+    def _drop_unread(self) -> None:
+        """Nothing more is read of this device."""
+        self._note_partial(0)
+        self._buffer = b""
+
     def _note_partial(self, size: int) -> None:
-        """Count the bytes of packets that are not whole yet, over all devices."""
-        self._gate.partial_bytes += size - self._partial
-        self._partial = size
+        """Count the bytes that are kept unread: over all devices, apart from those of whoever has not logged in."""
+        change, self._partial = size - self._partial, size
+        if not self._logged_in:
+            self._gate.hear_stranger(change)
+            return
+        self._gate.partial_bytes += change
         if size and self._gate.partial_bytes > self._limits.partial_bytes_max:
             self._gate.count("partial_dropped")
             self.close_saying(packets.QUOTA_EXCEEDED, "too many half-sent packets on this box: connect again")

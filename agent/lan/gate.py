@@ -27,6 +27,7 @@ from agent.lan import packets
 from agent.lan.connection import DeviceConnection
 from agent.lan.phases import Hold, LockedOut
 from agent.lan.sockets import connected, notice_silence
+from agent.lan.strangers import Strangers
 from agent.lan.stream import is_events_topic
 from agent.lan.upstream import Upstream
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
@@ -44,6 +45,7 @@ BACKLOG = 512
 COUNTED = (
     "connections_total",
     "connections_over_limit",
+    "connections_crowded_out",
     "connect_timeouts",
     "connects_refused",
     "card_number_names",
@@ -76,6 +78,7 @@ class Limits(msgspec.Struct, frozen=True):
     inflight_max: int
     preconnack_bytes_max: int
     partial_bytes_max: int
+    stranger_bytes_max: int
     refuse_delay_s: float
     linger_s: float
     keepalive_idle_s: int
@@ -145,6 +148,10 @@ class Listeners(Protocol):
         """So many logins as `device` were refused that nobody is asked any more about those from `address`."""
         ...
 
+    def crowded(self, address: str, count: int) -> None:
+        """`count` connections from `address` log in as nobody and took the last room: the oldest are ended."""
+        ...
+
 
 class Gate:
     """The listener for devices: a stage that accepts from `ready` until `stop`."""
@@ -167,6 +174,7 @@ class Gate:
         self._intake = intake
         self._listeners = listeners
         self._connections: dict[DeviceConnection, None] = {}  # in the order in which they came
+        self._strangers = Strangers()
         self._starved: dict[DeviceConnection, None] = {}
         self._joins: asyncio.TaskGroup | None = None
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
@@ -177,6 +185,9 @@ class Gate:
         self.lockout = Lockout(limits.logins)
         """Who may try to log in again, at this door or at another of the box."""
         self.partial_bytes = 0
+        """Half-received packets of devices that are let in."""
+        self._stranger_bytes = 0
+        """What those that are not let in yet have sent."""
         self.shedding = False
         """Whether room on the disk is so short that events with QoS 0 are left out; nobody was promised anything."""
         self.settled = asyncio.Event()
@@ -267,7 +278,7 @@ class Gate:
 
     @property
     def _has_room(self) -> bool:
-        return len(self._connections) <= self.limits.connections_max
+        return len(self._connections) <= self.limits.connections_max or bool(self._strangers)
 
     def _accept(self) -> asyncio.Protocol:
         self._counts["connections_total"] += 1
@@ -276,15 +287,35 @@ class Gate:
     # For the connections ----------------------------------------------------------------------------------------------
 
     def joined(self, connection: DeviceConnection) -> None:
-        """A connection was accepted; one too many is closed."""
+        """A connection was accepted. One too many ends one that has not logged in, if need be itself."""
         self._connections[connection] = None
+        self._strangers.add(connection)
         if len(self._connections) > self.limits.connections_max:
             self._counts["connections_over_limit"] += 1
-            connection.close()
+            self._crowd_out()
+
+    def _crowd_out(self) -> None:
+        """Places or room are short: end the oldest connection of the address with most that have not logged in."""
+        found = self._strangers.take_oldest_of_most()
+        if found is None:
+            return
+        connection, count = found
+        if count > 1:
+            self._counts["connections_crowded_out"] += 1
+            self._listeners.crowded(connection.address, count)
+        connection.close()
+
+    def hear_stranger(self, change: int) -> None:
+        """So many bytes more, or fewer, are kept of connections that have not logged in."""
+        self._stranger_bytes += change
+        while change > 0 and self._stranger_bytes > self.limits.stranger_bytes_max and self._strangers:
+            self._counts["partial_dropped"] += 1
+            self._crowd_out()
 
     def left(self, connection: DeviceConnection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
+        self._strangers.remove(connection)
         self._starved.pop(connection, None)
         self._displacing.pop(connection, None)
         if self._present.get(connection.device) is connection:
@@ -293,6 +324,7 @@ class Gate:
 
     def opened(self, connection: DeviceConnection) -> None:
         """The broker let the device in."""
+        self._strangers.remove(connection)
         self.lockout.let_in(connection.address, connection.device, asyncio.get_running_loop().time())
         log.debug("device_connected", device=connection.device, peer=connection.peer)
         before = self._displacing.pop(connection, None)

@@ -57,7 +57,7 @@ class GateSettings(Section, frozen=True):
     ] = 10
     login_window_s: Annotated[float, restart("The time in which they are counted.", gt=0, le=3_600)] = 60.0
     lockout_s: Annotated[float, restart("How long it is locked out then.", gt=0, le=86_400)] = 60.0
-    connections_max: Annotated[int, restart("Devices connected at once; the next one is closed.", ge=1, le=65_535)] = (
+    connections_max: Annotated[int, restart("Connections at once; one more ends one that is not logged in yet.", ge=1, le=65_535)] = (
         512
     )
     connect_timeout_s: Annotated[
@@ -74,8 +74,17 @@ class GateSettings(Section, frozen=True):
         int, restart("Bytes a device may send before it was let in; then reading pauses.", ge=1_024, le=1_048_576)
     ] = 65_536
     partial_bytes_max: Annotated[
-        int, restart("Half-received packets of all devices together, in bytes.", ge=1_048_576, le=1_073_741_824)
+        int, restart("Half-received packets of all devices that are logged in, together, in bytes.", ge=1_048_576, le=1_073_741_824)
     ] = 67_108_864
+    stranger_bytes_max: Annotated[
+        int,
+        restart(
+            "What connections that are not logged in yet have sent, all together, in bytes; above it the address with "
+            "most of them loses its oldest.",
+            ge=65_536,
+            le=1_073_741_824,
+        ),
+    ] = 8_388_608
     messages_per_s_max: Annotated[
         float,
         restart(

@@ -31,8 +31,8 @@ RUSH_PER_S = 1_000
 RUSH_AT_ONCE = 20
 WAIT_MAX_S = 3.0
 """The longest that a till waits for an acknowledgement."""
-LET_IN_MAX_S = CONNECT_TIMEOUT_S + 6.0
-"""Until another till is let in: with every place taken it waits until those that say nothing are sent away."""
+LET_IN_MAX_S = 3.0
+"""Until another till is let in: with every place taken those that say nothing make room for it."""
 GROWN_MAX_BYTES = 48 * MIB
 """How much memory the agent may take more at its worst than before the flood."""
 RUBBISH = (
@@ -214,12 +214,13 @@ def test_A2_2_thousands_of_connections_and_a_till_without_rest_keep_nobody_from_
 
 
 def everything_is_counted(box: Box, before: dict[str, int], ended: int) -> None:
-    """Each connection that the box has ended stands under one of the reasons why it ends one."""
+    """Each connection that the box has ended stands under a reason why it ends one; who is crowded out while it is
+    being refused, under both."""
     until(lambda: box.counts()["connections"] == 1, "nobody but the till is left")
     now = box.counts()
     new = {name: now[name] - before[name] for name in now}
     reasons = ("connections_over_limit", "connect_timeouts", "malformed", "connects_refused")
-    assert sum(new[name] for name in reasons) == ended, new
+    assert ended <= sum(new[name] for name in reasons) <= ended + new["connections_crowded_out"], new
     assert new["connections_total"] == ended + 1
-    assert new["connect_timeouts"]
+    assert new["connections_crowded_out"]
     assert new["connections_over_limit"]

@@ -4,8 +4,12 @@ Devices here are raw sockets, so that they may say what no stock client would.
 """
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -490,12 +494,63 @@ def test_connections_above_the_limit_and_connections_that_never_say_connect_are_
 ) -> None:
     small = new_box(gate={"connections_max": 3, "connect_timeout_s": 1.0}).start()
     with Device(small.port, "till-1") as first, Device(small.port, "till-2") as second:
-        with Wire(small.port) as silent, Wire(small.port) as over:
-            assert over.rest() == []
+        with Wire(small.port) as silent:
             assert silent.send(b"\x10").rest() == []
         until(lambda: small.counts()["connections"] == 2, "the silent one is gone")
-        assert small.counts()["connections_over_limit"] == 1
         assert small.counts()["connect_timeouts"] == 1
         with Device(small.port, "till-3") as third:
+            with Wire(small.port) as over:
+                assert over.rest() == []
+            assert small.counts()["connections_over_limit"] == 1
+            assert small.counts()["connections_crowded_out"] == 0
             for device in (first, second, third):
                 device.tell(event())
+
+
+@contextmanager
+def crowding(port: int, says: bytes, places: int) -> Iterator[None]:
+    """From another address: always `places` connections that say this and no more, each new as soon as it is ended."""
+    going_on = True
+
+    def crowd() -> None:
+        mine = deque[socket.socket]()
+        while going_on:
+            one = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=("127.0.0.9", 0))
+            with suppress(ConnectionError):
+                one.sendall(says)
+            mine.append(one)
+            if len(mine) > places:
+                mine.popleft().close()
+            if len(mine) >= places:
+                time.sleep(0.002)
+        for one in mine:
+            one.close()
+
+    thread = threading.Thread(target=crowd, name="crowd")
+    thread.start()
+    try:
+        yield
+    finally:
+        going_on = False
+        thread.join(20)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [pytest.param(b"", id="silent"), pytest.param(mqtt.frame(mqtt.CONNECT, bytes(60_000))[:50_000], id="with half a CONNECT each")],
+)
+def test_who_never_logs_in_keeps_no_till_out_and_is_named(new_box: Callable[..., Box], says: bytes) -> None:
+    box = new_box(gate={"connections_max": 12, "stranger_bytes_max": 262_144}).start()
+    with Device(box.port, "till-1") as first, crowding(box.port, says, 12):
+        reason = "partial_dropped" if says else "connections_over_limit"
+        until(lambda: box.counts()[reason] > 20, "the crowd takes all there is")
+        for number in range(10):
+            with Wire(box.port) as slow:
+                whole = mqtt.connect(f"late-{number}")
+                slow.send(whole[:9])
+                first.tell(event())
+                slow.send(whole[9:])
+                assert slow.packet().kind == mqtt.CONNACK
+        (told,) = [one for one in box.status()["conditions"] if one["id"] == "gate_crowded"]
+        assert "127.0.0.9" in told["text"]
+    assert box.counts()["connections_crowded_out"] > 20

@@ -38,6 +38,7 @@ LIMITS = Limits(
     inflight_max=64,
     preconnack_bytes_max=65_536,
     partial_bytes_max=1 << 26,
+    stranger_bytes_max=1 << 20,
     refuse_delay_s=5.0,
     linger_s=5.0,
     keepalive_idle_s=IDLE_S,

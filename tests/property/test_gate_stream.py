@@ -30,6 +30,7 @@ LIMITS = Limits(
     inflight_max=3,
     preconnack_bytes_max=1024,
     partial_bytes_max=1 << 20,
+    stranger_bytes_max=1 << 20,
     refuse_delay_s=5.0,
     linger_s=5.0,
     keepalive_idle_s=30,
