@@ -26,9 +26,9 @@ _CANDIDATE = re.compile(rf"\+?\d(?:{_JOIN}\d){{12,}}")
 # Groups as they stand on cards, or single digits, whatever parts them and whatever stands beside.
 _MARK = r"[\W_]{1,3}"
 _GROUPED = re.compile(
-    rf"(?<![\d+])(?=(\+?(?:\d{{13,19}}|(?:\d{{4}}{_MARK}){{3}}\d{{1,7}}|\d{{4}}{_MARK}\d{{6}}{_MARK}\d{{4,5}}"
-    rf"|\d(?:{_MARK}\d){{12,18}}))(?!\d))"
+    rf"(?<![\d+])(?=(\+?(?:\d{{13,19}}|(?:\d{{4}}{_MARK}){{3}}\d{{1,7}}|\d{{4}}{_MARK}\d{{6}}{_MARK}\d{{4,5}}))(?!\d))"
 )
+_SINGLES = re.compile(rf"(?<!\d)\+?\d(?:{_MARK}\d(?!\d)){{12,}}")
 _UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _UUIDS = re.compile(_UUID)
 _HASHES = re.compile(r"(?<![0-9A-Za-z])(?=(?:[0-9]*[A-Fa-f]){4})(?:[0-9a-f]{32,}|[0-9A-F]{32,})(?![0-9A-Za-z])")
@@ -38,6 +38,11 @@ _TRACK = re.compile(r"%?[Bb]\d{8,19}\^|;\d{8,19}=")
 _VERIFICATION = re.compile(
     r"(?i)^(?:card[_ -]?)?(?:cvv2?|cvc2?|cvn2?|cvv[_ -]?code|(?:security|verification)[_ -]?(?:value|code))$"
 )
+
+_NO_DIGITS = {code: None for code in range(128) if not chr(code).isdigit()}
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+_LENGTHS = frozenset(range(13, 20))
 
 # First digits, as ranges, with the lengths they are issued in: ISO/IEC 7812 as the card schemes publish it.
 _ISSUERS: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -121,9 +126,12 @@ def text_clean(text: str) -> bool:
         text = _UUIDS.sub("x", text)
     if len(text) >= 32:
         text = _HASHES.sub("x", text)
+    if not text.isascii():
+        text = _OTHER_DIGIT.sub(lambda found: str(int(found[0])), text)
     return not (
         any(_is_card(found[0]) for found in _CANDIDATE.finditer(text))
         or any(_is_card(found[1]) for found in _GROUPED.finditer(text))
+        or any(_holds_card(found[0]) for found in _SINGLES.finditer(text))
     )
 
 
@@ -159,14 +167,25 @@ def _is_verification_value(value: Any) -> bool:
 
 
 def _is_card(run: str) -> bool:
-    digits = "".join(str(int(char)) for char in run if char.isdecimal())
-    if not 13 <= len(digits) <= 19:
+    """Whether the digits of a run, all of them, are a card number."""
+    digits = _digits(run)
+    return len(digits) in _LENGTHS and _is_number(digits, run.startswith("+"))
+
+
+def _holds_card(run: str) -> bool:
+    """Whether some of single digits that stand in a row are a card number: from each on, as many as one may have."""
+    digits = _digits(run)
+    return any(_is_number(digits[at : at + 19], at == 0 and run.startswith("+")) for at in range(len(digits) - 12))
+
+
+def _digits(run: str) -> str:
+    return run.translate(_NO_DIGITS) if run.isascii() else "".join(filter(str.isdecimal, run))
+
+
+def _is_number(digits: str, international: bool) -> bool:
+    if len(digits) not in _ISSUED[int(digits[:4])] or not _luhn(digits):
         return False
-    if len(digits) == 13 and (run.startswith("+") or _ean(digits)):
-        return False  # a telephone number or an article's: card numbers of 13 digits are no longer issued
-    return any(
-        low <= int(digits[: len(str(low))]) <= high and len(digits) in lengths for low, high, lengths in _ISSUERS
-    ) and _luhn(digits)
+    return len(digits) > 13 or not (international or _ean(digits))  # 13: a telephone or article number; cards no more
 
 
 def _ean(digits: str) -> bool:
@@ -175,8 +194,17 @@ def _ean(digits: str) -> bool:
 
 
 def _luhn(digits: str) -> bool:
-    total = 0
-    for index, char in enumerate(reversed(digits)):
-        number = int(char) * (2 if index % 2 else 1)
-        total += number - 9 if number > 9 else number
-    return total % 10 == 0
+    return (sum(map(int, digits[::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))) % 10 == 0
+
+
+def _issued() -> tuple[frozenset[int], ...]:
+    """By the first four digits, the lengths that card numbers which begin so are issued in."""
+    table = [frozenset[int]()] * 10_000
+    for low, high, lengths in _ISSUERS:
+        room = 10 ** (4 - len(str(low)))
+        for first in range(low * room, (high + 1) * room):
+            table[first] |= lengths
+    return tuple(table)
+
+
+_ISSUED = _issued()

@@ -240,10 +240,14 @@ class DeviceConnection(asyncio.Protocol):
         """One of the packets that cost others something, or as many: so many a second, then it is read from later."""
         wait_s = self._allowance.take(self._loop.time(), count)
         if wait_s:
-            self._gate.count("messages_slowed")
-            self.hold(Hold.PACE)
-            self._loop.call_later(wait_s, self.release, Hold.PACE)
+            self.slow_down(wait_s)
         return not wait_s
+
+    def slow_down(self, wait_s: float) -> None:
+        """Read from this device later: what it sends costs others too much."""
+        self._gate.count("messages_slowed")
+        self.hold(Hold.PACE)
+        self._loop.call_later(wait_s, self.release, Hold.PACE)
 
     def keep_upstream_alive(self) -> None:
         """The device has just sent an event, of which the broker sees nothing."""

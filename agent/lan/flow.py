@@ -6,7 +6,7 @@ no acknowledgement: reading, holding and closing are the connection's.
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.core.arrivals import Item, Outcome
 from agent.core.events import DEVICE_PATTERN, Refusal
@@ -17,6 +17,13 @@ from agent.lan.phases import Hold, Phase
 if TYPE_CHECKING:
     from agent.lan.connection import DeviceConnection
     from agent.lan.gate import Gate
+
+LARGE_BYTES: Final = 16_384
+"""An event above this is looked at for how long its judging takes."""
+JUDGED_MAX_S: Final = 0.02
+"""Above this its device is read from later, so that it takes no more of the box than any other."""
+PAUSE_TIMES: Final = 9
+"""It waits for so many times what the judging took: a tenth of the box's time is the most that one device gets."""
 
 
 class EventFlow:
@@ -80,9 +87,12 @@ class EventFlow:
         if self.inflight >= self._inflight_max:
             connection.hold(Hold.INFLIGHT)
         settle = partial(self._settled, qos, packet_id, response)
+        began_s = self._loop.time() if stop - at > LARGE_BYTES else 0.0
         if not self._gate.offer(self._device, buffer[at:stop], settle):
             connection.hold(Hold.ROOM)
             self._gate.starve(connection)
+        if began_s and (took_s := self._loop.time() - began_s) > JUDGED_MAX_S:
+            connection.slow_down(took_s * PAUSE_TIMES)
         connection.keep_upstream_alive()
         return not connection.holds and connection.phase is Phase.OPEN
 

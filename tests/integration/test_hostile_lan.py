@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -189,6 +190,27 @@ def test_events_at_anothers_topic_without_end_are_slowed_and_none_is_stored(box:
         assert {one.reason for one in got} == {0x87}
         till.tell(event())
     assert box.counts()["messages_slowed"] > before
+
+
+def test_events_that_take_long_to_judge_are_read_slowly_and_others_sell_beside_them(box: Box) -> None:
+    """A quarter of a megabyte of single digits each: every one of them might begin a card number."""
+    before, count = box.counts()["messages_slowed"], 12
+    heavy = [event(type="venue.note", data={"text": f"{at} " + "1 " * 125_000}) for at in range(count)]
+    with Paired(box, "nosy") as nosy, Paired(box, "till-1") as till, ThreadPoolExecutor() as aside:
+        answers = aside.submit(nosy.packets, count, 60)
+        sending = aside.submit(nosy.send, *(nosy.frame(one, packet_id=at + 1) for at, one in enumerate(heavy)))
+        worst_s = 0.0
+        while not answers.done():
+            asked_s = time.monotonic()
+            till.tell(event())
+            worst_s = max(worst_s, time.monotonic() - asked_s)
+            time.sleep(0.01)
+        sending.result()
+        got = answers.result()
+    assert worst_s < WAIT_MAX_S
+    assert [one.packet_id for one in got] == list(range(1, count + 1))
+    assert box.stored("nosy")[-count:] == heavy
+    assert box.counts()["messages_slowed"] >= before + count - 1
 
 
 def test_no_device_takes_anothers_session_by_its_client_id(box: Box) -> None:
