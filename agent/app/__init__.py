@@ -306,7 +306,7 @@ async def _compose(
     journal.writing.spare(disk.give)
     retention = Retention(journal.keeping, lambda: live.settings.journal)
     alerts = make_alerts(settings, journal, drain, monitor, disk.facts, telling, clock, live)
-    counts = LanCounts(gate, session, presence)
+    counts = LanCounts(gate, session, presence, lan.receipts)
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)

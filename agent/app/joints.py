@@ -338,16 +338,17 @@ class Lan:
         loop = asyncio.get_running_loop()
         if not self._takeovers.note(device, loop.time()):
             return
-        log.warning("device_twice", device=device, before=before, now=now)
+        if (id := f"device_twice:{device}") not in self._calm:
+            log.warning("device_twice", device=device, before=before, now=now)
         self._telling.hold(
-            f"device_twice:{device}",
+            id,
             "warning",
             f"Two devices use the name {device}",
             f"Two connections as {device} throw each other out, from {before} and from {now}. Nothing stored is lost.",
             f"Find the second device that was set up as {device} and give it a name of its own; if there is none, look "
             "at the device's network.",
         )
-        self._lift_later(f"device_twice:{device}")
+        self._lift_later(id)
 
     def _lift_later(self, id: str) -> None:
         if id in self._calm:
@@ -394,14 +395,12 @@ def _nobody_answers(device: str, service: str, payload: bytes, way: tuple[str, b
 class LanCounts:
     """What the gate and those behind it have counted, as one: people look at the doors of the box, not at its parts."""
 
-    def __init__(self, gate: Gate, session: Session, presence: Presence) -> None:
-        self._gate = gate
-        self._session = session
-        self._presence = presence
+    def __init__(self, gate: Gate, session: Session, presence: Presence, receipts: Receipts) -> None:
+        self._parts = (gate, session, presence, receipts)
 
     def counts(self) -> Mapping[str, int]:
         """Counters by name; `connections` is how many there are now, the others only grow."""
-        return {**self._gate.counts(), **self._session.counts(), **self._presence.counts()}
+        return {name: count for part in self._parts for name, count in part.counts().items()}
 
 
 def press(journal: Journal, gate: Gate) -> Callable[[Level], None]:

@@ -6,9 +6,9 @@ slows the intake, and for a broker that is away keeps nothing but the answers to
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -46,12 +46,22 @@ class Limits(Protocol):
     def gaps_shown_max(self) -> int: ...
     @property
     def refused_shown_max(self) -> int: ...
+    @property
+    def answers_waiting_max(self) -> int: ...
 
 
 RECEIPT_BYTES_MAX = 65_536
 """Every broker and every device takes a message of this size; the oldest refusals make room for the latest."""
-ANSWERS_MAX = 1000
-"""Receipts of single events that may wait to be sent; more are left out, the device's own receipt tells all."""
+ANSWERS_A_ROUND = 200
+"""So many receipts of single events are sent, by turns of the devices that asked, before each device's own is."""
+
+
+class Answer(NamedTuple):
+    """One event's own receipt, and where it goes."""
+
+    topic: str
+    payload: bytes
+    correlation: bytes | None
 
 
 class Receipts:
@@ -63,12 +73,20 @@ class Receipts:
         self._journal = journal
         self._publisher = publisher
         self._limits = limits
-        self._answers: deque[tuple[str, bytes, bytes | None]] = deque()
+        self._answers: dict[str, deque[Answer]] = {}
+        self._left_out_count = 0
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters by name, which only grow: `answers_left_out` are receipts of single events that were not sent."""
+        return {"answers_left_out": self._left_out_count}
 
     def answer(self, device: str, topic: str, correlation: bytes | None, item: Item, outcome: Outcome) -> None:
-        """Queue one event's own receipt for `topic`."""
-        if len(self._answers) < ANSWERS_MAX:
-            self._answers.append((topic, own_receipt(item, outcome), correlation))
+        """Queue one event's own receipt for `topic`; one too many is left out, the device's own receipt tells all."""
+        waiting = self._answers.setdefault(device, deque())
+        if len(waiting) < self._limits().answers_waiting_max:
+            waiting.append(Answer(topic, own_receipt(item, outcome), correlation))
+        else:
+            self._left_out_count += 1
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Publish what changed, once an interval, until `stop`."""
@@ -91,14 +109,22 @@ class Receipts:
             log.debug("receipts_wait", code=away.code)
 
     async def _publish_answers(self) -> None:
-        """Send the answers that wait; one that the broker did not take waits on, and those behind it."""
-        while self._answers:
-            topic, payload, correlation = self._answers[0]
+        """Send answers that wait, one of each device by turns; one that the broker did not take waits on."""
+        for _ in range(ANSWERS_A_ROUND):
+            if not self._answers:
+                return
+            device = next(iter(self._answers))
+            waiting = self._answers[device]
+            topic, payload, correlation = waiting[0]
             try:
                 await self._publisher.publish(topic, payload, correlation=correlation)
             except Rejected as refused:
-                log.warning("answer_left_out", code=refused.code)
-            self._answers.popleft()
+                self._left_out_count += 1
+                log.warning("answer_left_out", device=device, code=refused.code)
+            waiting.popleft()
+            del self._answers[device]
+            if waiting:
+                self._answers[device] = waiting
 
     async def _publish(self, receipt: Receipt, limits: Limits) -> None:
         topic = topic_of(receipt)

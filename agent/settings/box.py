@@ -57,9 +57,9 @@ class GateSettings(Section, frozen=True):
     ] = 10
     login_window_s: Annotated[float, restart("The time in which they are counted.", gt=0, le=3_600)] = 60.0
     lockout_s: Annotated[float, restart("How long it is locked out then.", gt=0, le=86_400)] = 60.0
-    connections_max: Annotated[int, restart("Connections at once; one more ends one that is not logged in yet.", ge=1, le=65_535)] = (
-        512
-    )
+    connections_max: Annotated[
+        int, restart("Connections at once; one more ends one that is not logged in yet.", ge=1, le=65_535)
+    ] = 512
     connect_timeout_s: Annotated[
         float, restart("Time a connection has for its CONNECT, and the broker for its CONNACK.", gt=0, le=300)
     ] = 10.0
@@ -74,7 +74,12 @@ class GateSettings(Section, frozen=True):
         int, restart("Bytes a device may send before it was let in; then reading pauses.", ge=1_024, le=1_048_576)
     ] = 65_536
     partial_bytes_max: Annotated[
-        int, restart("Half-received packets of all devices that are logged in, together, in bytes.", ge=1_048_576, le=1_073_741_824)
+        int,
+        restart(
+            "Half-received packets of all devices that are logged in, together, in bytes.",
+            ge=1_048_576,
+            le=1_073_741_824,
+        ),
     ] = 67_108_864
     stranger_bytes_max: Annotated[
         int,
@@ -272,6 +277,9 @@ class IntakeSettings(Section, frozen=True):
     ] = 2_000
     gaps_shown_max: Annotated[int, live("Latest holes named in a receipt.", ge=1, le=TOLD_MAX)] = 100
     refused_shown_max: Annotated[int, live("Latest refused events named in a receipt.", ge=1, le=TOLD_MAX)] = 100
+    answers_waiting_max: Annotated[
+        int, live("Receipts of single events that may wait to be sent to one device.", ge=1, le=10_000)
+    ] = 100
     excerpt_bytes_max: Annotated[
         int, restart("First bytes of a refused event kept for people, card numbers masked.", ge=0, le=65_536)
     ] = 4_096

@@ -537,7 +537,10 @@ def crowding(port: int, says: bytes, places: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "says",
-    [pytest.param(b"", id="silent"), pytest.param(mqtt.frame(mqtt.CONNECT, bytes(60_000))[:50_000], id="with half a CONNECT each")],
+    [
+        pytest.param(b"", id="silent"),
+        pytest.param(mqtt.frame(mqtt.CONNECT, bytes(60_000))[:50_000], id="with half a CONNECT each"),
+    ],
 )
 def test_who_never_logs_in_keeps_no_till_out_and_is_named(new_box: Callable[..., Box], says: bytes) -> None:
     box = new_box(gate={"connections_max": 12, "stranger_bytes_max": 262_144}).start()

@@ -10,13 +10,14 @@ import pytest
 from agent.core.arrivals import Outcome, Receipt
 from agent.core.errors import Rejected, Transient
 from agent.core.events import Reason, Refusal
-from agent.ingest.receipts import ANSWERS_MAX, Receipts
+from agent.ingest.receipts import ANSWERS_A_ROUND, Receipts
 
 
 class Limits(msgspec.Struct, frozen=True):
     receipt_interval_s: float = 0.001
     gaps_shown_max: int = 100
     refused_shown_max: int = 100
+    answers_waiting_max: int = 300
 
 
 class Journal:
@@ -64,9 +65,9 @@ class Broker:
         return [id for topic, id, _ in self.taken if topic != "pos/v1/till-1/receipt"]
 
 
-def ask(receipts: Receipts, id: str, topic: str = "pos/v1/till-1/replies") -> None:
-    item = Refusal("till-1", Reason.SCHEMA, "no", id, "e", 1, "", 0, "", None)
-    receipts.answer("till-1", topic, id.encode(), item, Outcome.REFUSED)
+def ask(receipts: Receipts, id: str, topic: str = "pos/v1/till-1/replies", device: str = "till-1") -> None:
+    item = Refusal(device, Reason.SCHEMA, "no", id, "e", 1, "", 0, "", None)
+    receipts.answer(device, topic, id.encode(), item, Outcome.REFUSED)
 
 
 async def run(receipts: Receipts, done: Callable[[], bool]) -> None:
@@ -98,16 +99,28 @@ async def test_what_the_broker_did_not_take_is_sent_when_it_is_back_once_and_in_
     assert [correlation for _, _, correlation in broker.taken[:6]] == [b"a", b"b", b"c", b"d", b"e", b"f"]
 
 
-async def test_no_more_wait_than_the_bound(journal: Journal) -> None:
-    broker = Broker(takes=0)
+async def test_no_more_of_a_device_wait_than_the_bound_and_what_is_left_out_is_counted(journal: Journal) -> None:
+    broker, bound = Broker(takes=0), Limits().answers_waiting_max
     receipts = Receipts(journal, broker, Limits)
-    for number in range(ANSWERS_MAX + 5):
+    for number in range(bound + 5):
         ask(receipts, str(number))
     await run(receipts, lambda: broker.refused_count == 3)
     ask(receipts, "late")
+    ask(receipts, "another's", device="till-2")
     broker.takes = 10_000
-    await run(receipts, lambda: broker.told)
-    assert broker.answers == [str(number) for number in range(ANSWERS_MAX)]
+    await run(receipts, lambda: len(broker.answers) == bound + 1)
+    assert [id for id in broker.answers if id != "another's"] == [str(number) for number in range(bound)]
+    assert broker.answers.index("another's") == 1
+    assert receipts.counts()["answers_left_out"] == 6
+
+
+async def test_answers_without_end_hold_up_no_devices_own_receipt(journal: Journal) -> None:
+    broker = Broker(takes=10_000)
+    receipts = Receipts(journal, broker, Limits)
+    for number in range(ANSWERS_A_ROUND + 50):
+        ask(receipts, str(number))
+    await run(receipts, lambda: len(broker.answers) == ANSWERS_A_ROUND + 50)
+    assert [topic for topic, _, _ in broker.taken].index("pos/v1/till-1/receipt") == ANSWERS_A_ROUND
 
 
 async def test_an_answer_that_can_never_be_sent_holds_up_no_other(journal: Journal) -> None:
@@ -117,3 +130,4 @@ async def test_an_answer_that_can_never_be_sent_holds_up_no_other(journal: Journ
     ask(receipts, "b")
     await run(receipts, lambda: broker.told)
     assert broker.answers == ["b"]
+    assert receipts.counts()["answers_left_out"] == 1
