@@ -351,12 +351,12 @@ async def _compose(
     desk.know_stored(lambda: {one.device: one.last_event_at for one in journal.facts().devices})
     lan.heard.on_state(commands.heard)
     identity = lan.identity
-    shown, names = (fingerprint_shown(identity.fingerprint), identity.hosts) if identity is not None else ("", ())
+    shown = fingerprint_shown(identity.fingerprint) if identity is not None else ""
     web = Web(
         source,
         page_places(settings.web, identity),
         directory,
-        names=frozenset(names),
+        names=lambda: identity.hosts if identity is not None else frozenset(),
         condition=telling.stage,
         acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk, services.cards.release),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent import __version__
 from agent.app.joints import Telling
+from agent.core.errors import Held
 from agent.core.pairing import Terms
 from agent.core.pin_tries import PinTries
 from agent.core.pin_tries import Terms as PinTerms
@@ -19,7 +20,7 @@ from agent.lan.broker import Broker
 from agent.lan.desk import Desk
 from agent.lan.discovery import MQTT, PAGE, Announcement, Discovery, Service
 from agent.lan.gate import Door, Gate
-from agent.lan.identity import Identity, names_here
+from agent.lan.identity import Identity, names_here, source_address
 from agent.lan.register import Register
 from agent.runtime.clock import Clock
 from agent.settings.box import GateSettings, TlsSettings, WebSettings
@@ -30,6 +31,9 @@ from agent.web.door import Door as HttpDoor
 from agent.web.door import Limits
 from agent.web.login import Login
 from agent.web.server import Place
+
+ANYWHERE: Final = ("0.0.0.0", "::")
+"""Hosts that stand for every address of the machine."""
 
 
 class Address(NamedTuple):
@@ -48,7 +52,9 @@ def make_identity(settings: Settings, clock: Clock) -> Identity | None:
     if tls is None and settings.web.listen_tls is None:
         return None
     tls = tls or TlsSettings()
-    names = partial(names_here, (*tls.names, f"{local_name(settings)}.local"))
+    listening = [*settings.gate.listen, *([settings.web.listen_tls] if settings.web.listen_tls else [])]
+    named = (one.host for one in listening if one.host not in ANYWHERE)
+    names = partial(names_here, (*tls.names, *named, f"{local_name(settings)}.local"))
     return Identity(settings.state.directory, settings.venue.id, tls.life_days, clock, names)
 
 
@@ -153,6 +159,13 @@ def make_desk(
         port = page_port()
         if identity is None or settings.gate.tls is None or port is None or not gate.addresses:
             return None
+        page = settings.web.listen_tls
+        if page is not None and page.is_loopback and not all(one.is_loopback for one in settings.gate.listen):
+            raise Held(
+                "pairing_loopback",
+                f"No till can be paired: the page with TLS listens on {page}, which only this machine reaches.",
+                'Set [web] listen_tls = "0.0.0.0:8443", then restart nightsafe.',
+            )
         return Address(_host(settings), gate.addresses[0][1], port, identity.fingerprint, identity.ca_pem)
 
     terms = Terms(devices.pairing_s, devices.pairing_tries_max, devices.pairings_max)
@@ -165,10 +178,11 @@ def _host(settings: Settings) -> str:
     if tls is not None and tls.names:
         return tls.names[0]
     listen = settings.gate.listen[0].host
-    if listen not in ("0.0.0.0", "::"):
+    if listen not in ANYWHERE:
         return listen
-    found = [one for one in map(ip_address, names_here().addresses) if not one.is_loopback]
-    return str(next((one for one in found if one.version == 4), found[0] if found else "127.0.0.1"))
+    found = addresses_reached(ANYWHERE, names_here().addresses)
+    way_out = source_address()
+    return way_out if way_out in found else min(found, key=lambda one: ip_address(one).version, default="127.0.0.1")
 
 
 def make_door(

@@ -118,19 +118,20 @@ def verdict(word: Word | None, line: Line | None, joined: bool, unanswered_s: fl
     """How a device is. `joined` tells whether it was ever connected, `unanswered_s` how old a command is that it has
     answered with nothing, neither an event nor a state; 0 without any.
 
-    A device that said it is ready is `unresponsive` while its connection stands and either nothing at all comes, not
-    even a ping, for longer than the limit and its own keep-alive, or only pings come and a command stays unanswered.
+    A device that did not say it sleeps is `unresponsive` while its connection stands and either nothing at all comes,
+    not even a ping, for longer than the limit and its own keep-alive, or only pings come and a command stays
+    unanswered. Silence alone says nothing of one that neither said it is ready nor promised a sign of life.
     """
     if line is None:
         if word in ("asleep", "background"):
             return word
         return "offline" if word is not None or joined else "unknown"
-    if word is None or word == "offline":
-        return "unknown"
-    if word != "ready":
+    if word in ("asleep", "background"):
         return word
-    silent = line.silent_s > max(limit_s, line.keep_alive_s)
-    return "unresponsive" if silent or unanswered_s > limit_s else "ready"
+    silent = line.silent_s > max(limit_s, line.keep_alive_s) and (word == "ready" or line.keep_alive_s > 0)
+    if silent or unanswered_s > limit_s:
+        return "unresponsive"
+    return "ready" if word == "ready" else "unknown"
 
 
 # Versions -------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ RENEW_SHARE: Final = 2 / 3
 """Of its life, after which a certificate is renewed."""
 LOOK_INTERVAL_S: Final = 10.0
 """How often names, addresses and time are looked at, in seconds."""
+ELSEWHERE: Final = ("192.0.2.1", 9)
+"""An address that is nobody's (RFC 5737)."""
 ADDRESSES_MAX: Final = 64
 """Addresses in a certificate."""
 
@@ -89,6 +91,7 @@ class Identity:
             why = "none that holds" if self._certificate is None else str(self._due(self._certificate))
             self._certificate = self._renew(why)
         self.context.load_cert_chain(self._directory / SERVER)
+        self._hosts = frozenset(_names_of(self._certificate).hosts)
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Renew the certificate whenever it is due, until `stop`."""
@@ -111,12 +114,13 @@ class Identity:
             log.warning("certificate_not_renewed", reason=str(error), why=why)
             return False
         self._certificate = made
+        self._hosts = frozenset(_names_of(made).hosts)
         return True
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The names that this box is called by right now."""
-        return self._names().hosts
+    def hosts(self) -> frozenset[str]:
+        """The names that this box is called by, as the certificate has them."""
+        return self._hosts
 
     @property
     def expires(self) -> datetime:
@@ -256,10 +260,22 @@ def names_here(further: Iterable[str] = ()) -> Names:
                 addresses.add(str(address))
     for name in further:
         try:
-            addresses.add(str(ip_address(name)))
+            addresses.add(str(ip_address(name.partition("%")[0])))
         except ValueError:
-            hosts.add(name.lower())
+            if _is_host(name):
+                hosts.add(name.lower())
     return Names(tuple(sorted(hosts)), tuple(sorted(addresses)[:ADDRESSES_MAX]))
+
+
+def source_address() -> str | None:
+    """This machine's IPv4 address on the network that leads to all others; None without a way out. Sends nothing: a
+    UDP socket that is connected only has its source address chosen."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ELSEWHERE)
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 def _is_host(name: str) -> bool:

@@ -4,6 +4,7 @@ Names in Host are checked, so that a foreign page cannot reach this box under a 
 is shared across origins, and nothing is taken that another page has a browser send. Never looks at what is asked for.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from ipaddress import ip_address
 from typing import Final
@@ -27,7 +28,7 @@ class Terms(msgspec.Struct, frozen=True):
     nothing. `plain_api` tells whether `/api` is served without TLS to other machines.
     """
 
-    names: frozenset[str] | None
+    names: Callable[[], frozenset[str]] | None
     plain_api: bool
     acts: bool = False
     """Whether callers may change something: only those whom the operating system has let in."""
@@ -77,7 +78,7 @@ def refusal(request: web.Request, terms: Terms) -> web.Response | None:
     posted = request.method == "POST" and (terms.acts or terms.posts)
     if request.method not in METHODS and not posted:
         return problem(request, 405, "Method Not Allowed", allow=", ".join(METHODS))
-    if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names):
+    if terms.names is not None and not host_allowed(request.headers.getall("Host", []), terms.names()):
         return problem(request, 421, "Misdirected Request", "This box is not called that: use its address.")
     if posted and terms.names is not None and sent_by_a_page(request) is Sender.ANOTHER:
         return problem(request, 403, "Forbidden", "Another page has sent this.", kind="foreign-page")

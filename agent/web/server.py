@@ -68,9 +68,9 @@ class Place(NamedTuple):
 class Web:
     """The stage that serves `source`.
 
-    `state_directory` holds the Unix socket; `names` are further host names that this box answers to. `addresses` is
-    where it listens right now, by scheme. While an address cannot be had, `condition` is told (name, words), the others
-    and the Unix socket serve, and it is tried again.
+    `state_directory` holds the Unix socket; `names` are further host names that this box answers to right now.
+    `addresses` is where it listens right now, by scheme. While an address cannot be had, `condition` is told (name,
+    words), the others and the Unix socket serve, and it is tried again.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Web:
         source: Source,
         places: Sequence[Place],
         state_directory: Path,
-        names: frozenset[str] = frozenset(),
+        names: Callable[[], frozenset[str]] = frozenset,
         condition: Callable[[str, str | None], None] = lambda name, words: None,
         acts: Acts | None = None,
         posts: Mapping[str, Post] | None = None,
@@ -139,7 +139,8 @@ class Web:
             self._condition(self.name, str(held))
             return False
         posts = bool(self._posts) or self._people is not None
-        terms = Terms(names=self._names | {"localhost", host.lower()}, plain_api=False, posts=posts)
+        own = {"localhost", host.lower()}
+        terms = Terms(names=lambda: self._names() | own, plain_api=False, posts=posts)
         app = make_app(
             self._source, terms, posts=self._posts, people=self._people, payments=self._payments, gets=self._gets
         )

@@ -128,6 +128,13 @@ def test_a_till_pairs_and_sells_with_tls_over_the_venues_network(box: Box, lan: 
     assert box.stored("till-2") == []
 
 
+def test_a_till_is_told_the_address_that_leads_out_and_not_just_the_lowest(box: Box, lan: Lan) -> None:
+    """Beside the venue's network stands one of the box's own, as containers make them."""
+    ip("-n", lan.box, "addr", "add", "10.1.0.1/16", "dev", "lo")
+    ip("-n", lan.box, "route", "add", "default", "via", TILL_ADDRESS, "dev", "lan0")
+    assert token(box)
+
+
 HOLD = """
 import socket, sys, time
 taken = [socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) for _ in range(100)]

@@ -1,6 +1,7 @@
 """Pairing over the running agent: codes, fingerprints, secrets; and sending devices away again."""
 
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.integration.machine import NIGHTSAFE, WAIT_MAX_S, Box, until
+from tests.integration.machine import NIGHTSAFE, START_MAX_S, WAIT_MAX_S, Box, until
 from tests.sales import counted
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -307,3 +308,18 @@ def test_without_tls_nothing_can_be_paired_and_the_words_say_how(new_box: Callab
     done = nightsafe(plain, "devices", "add", "till-1", "--json")
     assert done.returncode == 1
     assert "[gate.tls]" in done.stderr
+
+
+@pytest.mark.needs("unshare")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make network namespaces")
+def test_with_the_pairing_page_on_loopback_no_till_is_sent_there_and_the_words_say_how(
+    new_box: Callable[..., Box],
+) -> None:
+    box = new_box(
+        gate={"listen": ["0.0.0.0:0"]}, devices={"open": False}, web={"listen_tls": "127.0.0.1:0"}, **{"gate.tls": {}}
+    )
+    box.command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"', *NIGHTSAFE]
+    box.said("event=ready", box.begin(), START_MAX_S)
+    done = nightsafe(box, "devices", "add", "till-1", "--json")
+    assert done.returncode == 1
+    assert 'listen_tls = "0.0.0.0:8443"' in done.stderr

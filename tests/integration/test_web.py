@@ -43,7 +43,7 @@ def state() -> Iterator[Path]:
 
 @pytest.fixture
 async def url(box: Box, state: Path) -> AsyncIterator[str]:
-    async with serving(Web(box, (Place("127.0.0.1", 0),), state, frozenset({"bar.local"}))) as address:
+    async with serving(Web(box, (Place("127.0.0.1", 0),), state, lambda: frozenset({"bar.local"}))) as address:
         yield address
 
 

@@ -241,6 +241,14 @@ def test_a_start_that_ended_between_key_and_authority_is_finished_by_the_next(pl
     assert place.authority().not_valid_before_utc == BEGINNING
 
 
+def test_the_names_that_the_page_answers_to_follow_the_machines(place: Place) -> None:
+    identity = place.open()
+    assert identity.hosts == {"box.local", "localhost"}
+    place.names = Names(("bar.local", "localhost"), ("10.0.0.5", "127.0.0.1"))
+    assert identity.look()
+    assert identity.hosts == {"bar.local", "localhost"}
+
+
 def test_a_disk_that_refuses_keeps_the_old_certificate_and_is_tried_again(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +267,7 @@ def test_a_disk_that_refuses_keeps_the_old_certificate_and_is_tried_again(
 
 
 def test_a_machine_knows_its_own_names_and_addresses() -> None:
-    names = names_here(("Box.Venue.example", "192.0.2.77"))
+    names = names_here(("Box.Venue.example", "192.0.2.77", "fe80::7%eth0", "no host", "bücher"))
     assert {"localhost", "nightsafe.local", "box.venue.example"} <= set(names.hosts)
-    assert {"127.0.0.1", "::1", "192.0.2.77"} <= set(names.addresses)
+    assert {"127.0.0.1", "::1", "192.0.2.77", "fe80::7"} <= set(names.addresses)
+    assert not {"no host", "bücher"} & set(names.hosts)

@@ -79,9 +79,16 @@ def test_A6_2_ready_and_silent_or_not_answering_for_too_long_is_unresponsive(
     assert verdict("ready", Line(silent_s, keep_alive_s), True, unanswered_s, LIMIT_S) == told
 
 
-@pytest.mark.parametrize("word", ["asleep", "background", "offline", None])
-def test_only_who_said_it_is_ready_can_be_unresponsive(word: Any) -> None:
-    assert verdict(word, Line(9e9, 60.0), True, 9e9, LIMIT_S) != "unresponsive"
+@pytest.mark.parametrize("word", ["asleep", "background"])
+def test_who_said_it_sleeps_is_never_unresponsive(word: Any) -> None:
+    assert verdict(word, Line(9e9, 60.0), True, 9e9, LIMIT_S) == word
+
+
+@pytest.mark.parametrize("word", ["offline", None])
+def test_who_said_nothing_is_unresponsive_where_it_breaks_its_promise_or_leaves_a_command(word: Any) -> None:
+    assert verdict(word, Line(300.1, 60.0), True, 0.0, LIMIT_S) == "unresponsive"
+    assert verdict(word, Line(1.0, 60.0), True, 300.1, LIMIT_S) == "unresponsive"
+    assert verdict(word, Line(9e9, 0.0), True, 0.0, LIMIT_S) == "unknown"
 
 
 # Words of a device ----------------------------------------------------------------------------------------------------
