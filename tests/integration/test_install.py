@@ -50,6 +50,14 @@ cat "$1/log"
 sha256sum /etc/nightsafe/pin /etc/nightsafe/token /etc/nightsafe/nightsafe.toml >"$1/kept"
 install_it
 sha256sum --quiet --check "$1/kept" && fact "kept"
+
+# A run that does not come to its end keeps the code that served until one does.
+echo "nonsense = " >>/etc/nightsafe/nightsafe.toml
+echo before >/opt/nightsafe/served
+install_it || fact "not finished, kept $(cat /opt/nightsafe.old/served)"
+install_it || fact "again, kept $(cat /opt/nightsafe.old/served)"
+sed -i '$d' /etc/nightsafe/nightsafe.toml
+install_it && fact "finished, old: $(ls -d /opt/nightsafe.old 2>/dev/null)"
 install_it --venue other --name Other --location other --cloud http://127.0.0.1:9 || fact "refused"
 """
 
@@ -78,5 +86,8 @@ def test_the_install_script_makes_a_service_that_runs_and_touches_nothing_the_se
         'status "venue": "harbour"',
         "ended 0",
         "kept",
+        "not finished, kept before",
+        "again, kept before",
+        "finished, old: ",
         "refused",
     ], told
