@@ -119,15 +119,17 @@ class Broker:
             await _pause(stop, delay_s)
 
     async def admit(self) -> None:
-        """Have Mosquitto ask by what is known now; other devices' sessions go on. Returns when it does."""
+        """Have Mosquitto ask by what is known now; other devices' sessions go on. Returns when it does. Raises OSError
+        where the file cannot be written, TimeoutError, which is one, where Mosquitto does not read it in time."""
         if self._open_to_all:
             return
         await self._write_passwords()
-        if self._process is not None:  # else its start reads it
-            await self._reload(self._process)
+        process = self._process  # without one its start reads it
+        if process is not None and not await self._reload(process):
+            raise TimeoutError(f"it has not read its list within {RELOAD_S_MAX:.0f} s")
 
-    async def _reload(self, process: asyncio.subprocess.Process) -> None:
-        """Returns when the newest file is in force, or Mosquitto has ended: its next start reads it."""
+    async def _reload(self, process: asyncio.subprocess.Process) -> bool:
+        """True when the newest file is in force, or Mosquitto has ended: its next start reads it."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + RELOAD_S_MAX
         if process.returncode is None:
@@ -135,8 +137,9 @@ class Broker:
         while process.returncode is None and await self._log_in() != 0:
             if loop.time() > until_s:
                 log.warning("broker_reload_late", for_s=RELOAD_S_MAX)
-                return
+                return False
             await asyncio.sleep(LOOK_S)
+        return True
 
     async def _log_in(self) -> int | None:
         """What Mosquitto answers a login by the newest file, 0 for yes; None where it does not answer."""

@@ -256,8 +256,8 @@ class Desk:
         async with self._turn:
             self._pairings.end(device)
             await self._write(lambda: self._register.remove(device))
+            self._presence.forget(device)
             ended = await self._admit_without(device, "this device was removed from the venue")
-        self._presence.forget(device)
         log.info("device_removed", device=device, connections_ended=ended)
 
     async def change(self, device: str, *, label: str | None = None, payments_held: bool | None = None) -> None:
@@ -310,8 +310,9 @@ class Desk:
         try:
             await self._broker.admit()
         except OSError as error:
-            text = f"It is written down, but Mosquitto cannot be told: {error.strerror or error}."
-            raise Rejected("broker_untold", text, "Free room on the disk, then restart nightsafe.") from error
+            text = f"It is written down, but Mosquitto goes by its old list: {error.strerror or error}."
+            hint = "Restart nightsafe; if the disk is full, free room on it before."
+            raise Rejected("broker_untold", text, hint) from error
         return ended + self._gate.cut(device, text)
 
     @staticmethod

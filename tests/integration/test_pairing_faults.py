@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
 import threading
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from agent.core.status import SOCKET_NAME
+from tests.integration import mqtt
 from tests.integration.machine import Box, until
 from tests.integration.test_pairing import Till, begin, nightsafe, pair, paired, token_of
 
@@ -179,6 +182,28 @@ def test_an_address_that_goes_on_guessing_is_not_heard_and_ends_no_further_pairi
 
 def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_a_removal_that_the_broker_does_not_hear_of_is_no_success_and_holds_once_it_does(
+    new_box: Callable[..., Box],
+) -> None:
+    """Until then a device that knows its secret could come back."""
+    tls = {"also_plain": ["127.0.0.1:0"]}
+    box = new_box(devices={"open": False}, web={"listen_tls": "127.0.0.1:0"}, **{"gate.tls": tls}).start()
+    told = paired(box, "till-1")
+    os.kill(box.mosquitto_pid(), signal.SIGSTOP)
+    done = nightsafe(box, "devices", "remove", "till-1", "--yes")
+    assert done.returncode == 1
+    assert "goes by its old list" in done.stderr
+    assert nightsafe(box, "devices", "list").stdout.startswith("No device is paired")
+    os.kill(box.mosquitto_pid(), signal.SIGCONT)
+
+    def let_in() -> bool:
+        with mqtt.Wire(box.port) as wire:
+            wire.send(mqtt.connect("till-1", username="till-1", password=told["password"].encode()))
+            return wire.packet().body[1] == 0
+
+    until(lambda: not let_in(), "the removed device is not let in any more")
 
 
 def test_a_removed_device_stays_out_when_the_list_is_damaged_right_after(box: Box) -> None:
