@@ -44,6 +44,7 @@ def gate_limits(settings: Settings) -> GateLimits:
         Terms(gate.login_tries_max, gate.login_window_s, gate.lockout_s),
         gate.messages_per_s_max,
         gate.messages_at_once_max,
+        gate.subscriptions_max,
         *((gate.tls.handshakes_max, gate.tls.handshakes_per_address_max) if gate.tls else ()),
     )
 

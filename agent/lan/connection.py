@@ -195,6 +195,8 @@ class DeviceConnection(asyncio.Protocol):
         self._flow.open(self.device, self._level)
         self.phase = Phase.OPEN
         self._gate.opened(self)
+        if not answer.resumed:
+            self._gate.subscriptions.begin(self.device)
         if self._connect.will_topic is not None:
             self._note_topic(self._connect.will_topic.encode())
         self.release(Hold.JOINING)
@@ -235,6 +237,19 @@ class DeviceConnection(asyncio.Protocol):
         if self._gate.is_foreign(self.device, topic):
             self._gate.foreign(self, topic, self._foreign)
             self._foreign = True
+
+    def subscribing(self, kind: int, body: bytes) -> bool:
+        """The broker may keep so many filters of a device, and no more: one that wants more is sent away."""
+        filters, kept = packets.parse_filters(kind, body, self._level), self._gate.subscriptions
+        if kind == packets.UNSUBSCRIBE:
+            kept.remove(self.device, filters)
+            return True
+        if kept.add(self.device, filters):
+            return True
+        self._gate.count("subscriptions_over_limit")
+        text = f"more than {self._limits.subscriptions_max} subscriptions, or too long ones: end some and connect again"
+        self.close_saying(packets.QUOTA_EXCEEDED, text)
+        return False
 
     def charge(self, count: float = 1.0) -> bool:
         """One of the packets that cost others something, or as many: so many a second, then it is read from later."""

@@ -29,6 +29,7 @@ from agent.lan.phases import Hold, LockedOut
 from agent.lan.sockets import connected, notice_silence
 from agent.lan.strangers import Strangers
 from agent.lan.stream import is_events_topic
+from agent.lan.subscriptions import Subscriptions
 from agent.lan.upstream import Upstream
 from agent.runtime.doors import HandshakeLimits, TlsDoor, bind
 
@@ -64,6 +65,7 @@ COUNTED = (
     "logins_locked_out",
     "foreign_topics",
     "messages_slowed",
+    "subscriptions_over_limit",
     "connections_cut",
 )
 """What the gate counts; each is told from the start, as 0, so that its first increase can be seen."""
@@ -87,6 +89,7 @@ class Limits(msgspec.Struct, frozen=True):
     logins: Terms = Terms(10, 60.0, 60.0)
     messages_per_s_max: float = 50.0
     messages_at_once_max: float = 500.0
+    subscriptions_max: int = 200
     handshakes_max: int = 256
     handshakes_per_address_max: int = 64
 
@@ -184,6 +187,7 @@ class Gate:
         """Who is being let in while another connection of the same device is open, and where from that one comes."""
         self.lockout = Lockout(limits.logins)
         """Who may try to log in again, at this door or at another of the box."""
+        self.subscriptions = Subscriptions(limits.subscriptions_max)
         self.partial_bytes = 0
         """Half-received packets of devices that are let in."""
         self._stranger_bytes = 0

@@ -270,10 +270,12 @@ LOGIN_REFUSED: Final = {V4: (4, 5), V5: (0x86, NOT_AUTHORIZED)}
 class Connack(NamedTuple):
     """What the broker answered. `keep_alive_s` is its wish, None without one; `forwarded` is the packet to pass on.
 
-    `unknown` tells that it knows no such name, or that the password is wrong.
+    `unknown` tells that it knows no such name, or that the password is wrong; `resumed`, that it has a session of the
+    device's from before.
     """
 
     accepted: bool
+    resumed: bool
     unknown: bool
     keep_alive_s: int | None
     forwarded: bytes
@@ -283,9 +285,9 @@ def rewrite_connack(level: int, body: bytes, receive_maximum: int, packet_bytes_
     """The broker's CONNACK for the device: in 5.0 with the limits that the gate keeps."""
     if len(body) < 2:
         raise Malformed("the broker's CONNACK is short")
-    accepted = body[1] == 0
+    accepted, resumed = body[1] == 0, bool(body[0] & 1)
     if level == V4 or not accepted:
-        return Connack(accepted, body[1] in LOGIN_REFUSED[level], None, packet(CONNACK << 4, body))
+        return Connack(accepted, resumed, body[1] in LOGIN_REFUSED[level], None, packet(CONNACK << 4, body))
     ours = {
         _RECEIVE_MAXIMUM: receive_maximum.to_bytes(2, "big"),
         _TOPIC_ALIAS_MAXIMUM: b"\0\0",
@@ -308,7 +310,9 @@ def rewrite_connack(level: int, body: bytes, receive_maximum: int, packet_bytes_
             out += fields.body[start : fields.at]
     for identifier, value in ours.items():
         out += bytes((identifier,)) + value
-    return Connack(True, False, keep_alive_s, packet(CONNACK << 4, body[:2] + write_varint(len(out)) + bytes(out)))
+    return Connack(
+        True, resumed, False, keep_alive_s, packet(CONNACK << 4, body[:2] + write_varint(len(out)) + bytes(out))
+    )
 
 
 def parse_publish_properties(data: bytes, at: int, end: int) -> tuple[PublishProperties, int]:
@@ -323,6 +327,19 @@ def parse_publish_properties(data: bytes, at: int, end: int) -> tuple[PublishPro
         elif identifier == _TOPIC_ALIAS:
             alias = True
     return PublishProperties(response_topic, correlation, alias), at + fields.at
+
+
+def parse_filters(kind: int, body: bytes, level: int) -> list[bytes]:
+    """The topic filters of a SUBSCRIBE or UNSUBSCRIBE. Raises Malformed."""
+    fields, found = _Fields(body), list[bytes]()
+    fields.take(2)
+    if level == V5:
+        fields.take(fields.varint())
+    while fields.at < len(body):
+        found.append(fields.blob())
+        if kind == SUBSCRIBE:
+            fields.take(1)
+    return found
 
 
 def acknowledge(kind: int, packet_id: bytes, level: int, reason: int, text: str) -> bytes:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from agent.lan import packets
 from agent.lan.packets import Malformed, ProtocolError
+from agent.lan.subscriptions import FILTER_BYTES
 
 _EVENTS_TAIL: Final = b"/events"
 _TOPIC_HEAD: Final = b"pos/v1/"
@@ -15,8 +16,6 @@ SUBSCRIBE_BYTES_MAX: Final = 8_192
 """Longest SUBSCRIBE or UNSUBSCRIBE: a hundred filters. The broker keeps each level of each filter."""
 SUBSCRIBE_WORDS: Final = f"subscribe with at most {SUBSCRIBE_BYTES_MAX} bytes at once"
 _SUBSCRIBING: Final = (packets.SUBSCRIBE, packets.UNSUBSCRIBE)
-FILTER_BYTES: Final = 64
-"""So much of one counts as a message of its own."""
 
 
 class Events(Protocol):
@@ -48,6 +47,10 @@ class Onward(Protocol):
 
     def message(self, topic: bytes) -> bool:
         """A PUBLISH that is the broker's. False: no further packet may be read now."""
+        ...
+
+    def subscribing(self, kind: int, body: bytes) -> bool:
+        """A SUBSCRIBE or UNSUBSCRIBE, whole. False when that ends the connection."""
         ...
 
     def charge(self, count: float = 1.0) -> bool:
@@ -124,6 +127,10 @@ class PacketStream:
             else:
                 _check_kind(kind, first, length)
                 if kind in _SUBSCRIBING:
+                    if stop > end:
+                        break
+                    if not self._onward.subscribing(kind, buffer[body:stop]):
+                        return b""
                     go_on = self._onward.charge(1 + length // FILTER_BYTES)
             if stop > end:
                 self._pass_left = stop - end

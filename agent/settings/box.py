@@ -101,6 +101,10 @@ class GateSettings(Section, frozen=True):
     messages_at_once_max: Annotated[
         int, restart("How many of them it may send at once, before they are slowed.", ge=1, le=100_000)
     ] = 500
+    subscriptions_max: Annotated[
+        int,
+        restart("Topic filters that one device may have subscribed, of 64 bytes on average.", ge=10, le=10_000),
+    ] = 200
     refuse_delay_s: Annotated[
         float, restart("Pause before a device is disconnected while nothing can be stored.", ge=0, le=60)
     ] = 5.0

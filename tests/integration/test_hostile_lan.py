@@ -181,6 +181,43 @@ def test_one_subscribe_of_thousands_of_filters_is_not_read(box: Box) -> None:
     assert box.counts()["too_large"] == before + 1
 
 
+@pytest.mark.parametrize("level", [V4, V5])
+def test_a_device_keeps_so_many_filters_in_the_broker_over_all_its_connections(box: Box, level: int) -> None:
+    """A session that outlives its connection keeps them; a new one, or ending some, makes room."""
+    before, name = box.counts()["subscriptions_over_limit"], "nosy"
+    password = box.passwords[name].encode()  # type: ignore[attr-defined]
+
+    def subscribing(first: int, count: int) -> bytes:
+        filters = b"".join(mqtt.text(f"pos/v1/{name}/x/{first + at}") + b"\1" for at in range(count))
+        return mqtt.frame(8, b"\0\1" + b"\0" * (level == V5) + filters, 2)
+
+    def subscribe(wire: mqtt.Wire, first: int, count: int) -> int:
+        return wire.send(subscribing(first, count)).packet().kind
+
+    def connected(clean: bool, resumed: bool) -> mqtt.Wire:
+        wire = mqtt.Wire(box.port)
+        lasting = mqtt.properties(b"\x11\0\0\x0e\x10") if not clean else b"\0"
+        wire.send(mqtt.connect(name, username=name, password=password, level=level, clean=clean, props=lasting))
+        assert wire.packet().body[:2] == bytes((resumed, 0))
+        return wire
+
+    connected(clean=True, resumed=False).socket.close()
+    for at in range(3):
+        with connected(clean=False, resumed=at > 0) as wire:
+            for _ in range(2):
+                assert subscribe(wire, at * 60, 60) == mqtt.SUBACK, "the same ones again are not more"
+    with connected(clean=False, resumed=True) as wire:
+        wire.send(subscribing(180, 60))
+        assert [got.kind for got in wire.rest()] == [mqtt.DISCONNECT] * (level == V5)
+    assert box.counts()["subscriptions_over_limit"] == before + 1
+    with connected(clean=True, resumed=False) as wire:
+        assert [subscribe(wire, first, 60) for first in (0, 60, 120)] == [mqtt.SUBACK] * 3
+        ended = b"".join(mqtt.text(f"pos/v1/{name}/x/{one}") for one in range(60))
+        wire.send(mqtt.frame(10, b"\0\2" + b"\0" * (level == V5) + ended, 2))
+        assert wire.packet().kind == mqtt.UNSUBACK
+        assert subscribe(wire, 180, 60) == mqtt.SUBACK
+
+
 def test_events_at_anothers_topic_without_end_are_slowed_and_none_is_stored(box: Box) -> None:
     before = box.counts()["messages_slowed"]
     with Paired(box, "nosy", V5) as nosy, Paired(box, "till-1") as till:
