@@ -33,12 +33,19 @@ class Sent(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """The device got a PUBACK for the event with this id."""
+    """The device got a PUBACK, or with QoS 2 a PUBREC, for the event with this id."""
 
     at_s: float
     line: int
     id: str | None
     reason: int
+
+
+class Released(NamedTuple):
+    """The device answered the PUBREC of the event with this id by a PUBREL."""
+
+    at_s: float
+    id: str | None
 
 
 class Stated(NamedTuple):
@@ -63,10 +70,18 @@ class Requested(NamedTuple):
     id: str
 
 
+class Replied(NamedTuple):
+    """The device got the box's reply to a request."""
+
+    at_s: float
+    id: str
+    status: str
+
+
 class Told(NamedTuple):
     """The device got the venue's status with a time that was made up."""
 
     at_s: float
 
 
-Fact = Opened | Closed | Sent | Acknowledged | Stated | Commanded | Requested | Told
+Fact = Opened | Closed | Sent | Acknowledged | Released | Stated | Commanded | Requested | Replied | Told

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-CONNECT, CONNACK, PUBLISH, PUBACK, DISCONNECT = 1, 2, 3, 4, 14
+CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, DISCONNECT = 1, 2, 3, 4, 5, 6, 7, 14
 V5: Final = 5
 
 
@@ -87,9 +87,14 @@ def publish(topic: str, payload: bytes, level: int, *, qos: int = 0, packet_id: 
     return packet(first or (PUBLISH << 4 | qos << 1), body + (b"\0" if level == V5 else b"") + payload)
 
 
-def puback(packet_id: int) -> bytes:
-    """A PUBACK without an error."""
-    return packet(PUBACK << 4, packet_id.to_bytes(2, "big"))
+def answer(kind: int, packet_id: int) -> bytes:
+    """A PUBACK, PUBREC or PUBCOMP without an error."""
+    return packet(kind << 4, packet_id.to_bytes(2, "big"))
+
+
+def packet_id_of(frame: Frame) -> int:
+    """Which packet an answer is about."""
+    return int.from_bytes(frame.body[:2], "big")
 
 
 def level_of(connect: Frame) -> int:

@@ -26,7 +26,7 @@ class Catching(Play):
 
     def catches(self, one: Sent) -> bool:
         """Whether this is the one."""
-        if self.caught is None and one.qos == 1 and one.id is not None and one.id not in self._known:
+        if self.caught is None and one.qos and one.id is not None and one.id not in self._known:
             self.caught = one
         return self.caught is not None and one.id == self.caught.id
 
@@ -64,7 +64,7 @@ class MakesHole(Catching):
         if self.done or not self.catches(sent):
             return False
         self.done = True
-        self.relay.acknowledge(line, sent, frames.puback(sent.packet_id))
+        self.relay.take(line, sent)
         return True
 
 
@@ -122,17 +122,3 @@ class TellsWrongTime(Play):
         status["time"] = YEARS[self.count % len(YEARS)] + str(status["time"])[4:]
         self.count += 1
         return json.dumps(status).encode()
-
-
-class RefusesRequests(Play):
-    """What needs the cloud is refused at once."""
-
-    def __init__(self, device: str) -> None:
-        self._topic = f"pos/v1/{device}/replies"
-
-    def request(self, line: Line, id: str, packet_id: int) -> bool:
-        if packet_id:
-            line.to_device(frames.puback(packet_id))
-        reply = {"id": id, "status": "requires_realtime", "result": None, "reason": "uplink_down", "detail": None}
-        line.to_device(frames.publish(self._topic, json.dumps(reply).encode(), line.level))
-        return True

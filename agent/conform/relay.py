@@ -17,6 +17,8 @@ from agent.conform.facts import (
     Commanded,
     Fact,
     Opened,
+    Released,
+    Replied,
     Requested,
     Sent,
     Stated,
@@ -28,6 +30,8 @@ from agent.core.events import SEQUENCE_MAX
 READ_BYTES: Final = 65_536
 PACKET_BYTES_MAX: Final = 4 * 1024 * 1024
 """A larger packet ends the connection: no case needs one."""
+FAILED_FROM: Final = 0x80
+"""A reason code from here on is a refusal (MQTT 5.0, 2.4), and ends a QoS 2 flow."""
 OUR_PACKET_ID: Final = 65_535
 """The packet id of what the relay itself sends to the box."""
 
@@ -39,6 +43,8 @@ class Line:
         self.number = number
         self.level = 4
         self.under_way: dict[int, Sent] = {}
+        self.unreleased: dict[int, tuple[Sent, bool]] = {}
+        """Events with QoS 2 whose PUBREC has gone out, and whether the box knows nothing of them."""
         self._device = device
         self._box = box
 
@@ -69,11 +75,7 @@ class Play:
         return False
 
     def acknowledged(self, line: Line, sent: Sent, frame: Frame) -> bool:
-        """Its PUBACK on its way to the device."""
-        return False
-
-    def request(self, line: Line, id: str, packet_id: int) -> bool:
-        """A real-time request on its way to the box."""
+        """Its PUBACK, or PUBREC, on its way to the device."""
         return False
 
     def status(self, line: Line, body: bytes) -> bytes:
@@ -149,7 +151,18 @@ class Relay:
             line.level = frames.level_of(frame)
         if frame.kind == frames.PUBLISH and self._is_taken(line, frame, frames.message(frame, line.level)):
             return
+        if frame.kind == frames.PUBREL and self._is_released(line, frames.packet_id_of(frame)):
+            return
         line.to_box(frame.raw)
+
+    def _is_released(self, line: Line, packet_id: int) -> bool:
+        """Whether a PUBREL is about an event that the box has never seen: then it is answered here."""
+        sent, unknown = line.unreleased.pop(packet_id, (None, False))
+        if sent is not None:
+            self.note(Released(self._now_s(), sent.id))
+        if unknown:
+            line.to_device(frames.answer(frames.PUBCOMP, packet_id))
+        return unknown
 
     def _is_taken(self, line: Line, frame: Frame, message: Message) -> bool:
         """Whether the case deals with a PUBLISH of the device itself."""
@@ -166,31 +179,37 @@ class Relay:
             self.note(Stated(self._now_s(), tuple(map(str, applied)) if isinstance(applied, list) else ()))
         elif kind.startswith("requests/"):
             self.note(Requested(self._now_s(), str(body.get("id"))))
-            return self.play.request(line, str(body.get("id")), message.packet_id)
         return False
 
     def _from_box(self, line: Line, frame: Frame) -> None:
         if frame.kind == frames.CONNACK and frame.body[1:2] == b"\0":
             self._lines[line.number] = line
             self.note(Opened(self._now_s(), line.number, line.level))
-        elif frame.kind == frames.PUBACK:
-            packet_id = int.from_bytes(frame.body[:2], "big")
+        elif frame.kind in (frames.PUBACK, frames.PUBREC):
+            packet_id = frames.packet_id_of(frame)
             if packet_id == OUR_PACKET_ID and packet_id not in line.under_way:
                 return
             sent = line.under_way.get(packet_id)
             if sent is not None and self.play.acknowledged(line, sent, frame):
                 return
             if sent is not None:
-                self.acknowledge(line, sent, frame.raw, frame.body[2] if len(frame.body) > 2 else 0)
+                self._acknowledge(line, sent, frame.raw, frame.body[2] if len(frame.body) > 2 else 0)
                 return
         elif frame.kind == frames.PUBLISH:
             line.to_device(self._told(line, frame))
             return
         line.to_device(frame.raw)
 
-    def acknowledge(self, line: Line, sent: Sent, raw: bytes, reason: int = 0) -> None:
+    def take(self, line: Line, sent: Sent) -> None:
+        """The device hears that an event is done of which the box knows nothing."""
+        kind = frames.PUBACK if sent.qos == 1 else frames.PUBREC
+        self._acknowledge(line, sent, frames.answer(kind, sent.packet_id), unknown=True)
+
+    def _acknowledge(self, line: Line, sent: Sent, raw: bytes, reason: int = 0, *, unknown: bool = False) -> None:
         """The device hears that an event is done."""
         line.under_way.pop(sent.packet_id, None)
+        if sent.qos == 2 and reason < FAILED_FROM:
+            line.unreleased[sent.packet_id] = sent, unknown
         line.to_device(raw)
         self.note(Acknowledged(self._now_s(), line.number, sent.id, reason))
 
@@ -199,6 +218,9 @@ class Relay:
         if message.topic == f"pos/v1/{self.device}/commands":
             body = _object(message.payload)
             self.note(Commanded(self._now_s(), str(body.get("id")), str(body.get("command"))))
+        elif message.topic == f"pos/v1/{self.device}/replies":
+            body = _object(message.payload)
+            self.note(Replied(self._now_s(), str(body.get("id")), str(body.get("status"))))
         elif message.topic == "pos/v1/venue/status":
             changed = self.play.status(line, message.payload)
             if changed != message.payload:

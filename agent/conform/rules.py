@@ -54,12 +54,10 @@ def _event_findings(device: str, one: Sent) -> Iterable[str]:
     if one.topic != f"pos/v1/{device}/events":
         yield f"An event went to {one.topic}, which is not this device's own topic."
     if one.qos == 0:
-        yield "An event was sent with QoS 0: nobody promises anything for it. Use QoS 1."
+        yield "An event was sent with QoS 0: nobody promises anything for it. Use QoS 1 (or 2)."
     verdict = judge(device, one.body, EVENT_BYTES_MAX, DEPTH_MAX, 0)
     if isinstance(verdict, Refusal):
         yield f"An event is refused as {verdict.reason.value}: {verdict.detail}."
-    elif one.epoch is None:
-        yield "Events have no epoch and sequence: what gets lost on the way cannot be missed."
 
 
 def _id_findings(one: Sent, contents: dict[str, bytes], places: dict[tuple[str, int], str]) -> Iterable[str]:
@@ -122,6 +120,16 @@ def stopped(facts: Sequence[Fact], one: Sent, since_s: float) -> Verdict:
     if again:
         return failed(
             f"Event {one.id} was sent {len(again)} times more after it had been answered: its PUBACK ends it."
+        )
+    return PASSED
+
+
+def stayed_away(facts: Sequence[Fact], one: Sent, since_s: float) -> Verdict:
+    """Whether an event that was answered on a connection before was not sent on the one after `since_s`."""
+    if any(fact.id == one.id and fact.at_s > since_s for fact in sent(facts)):
+        return failed(
+            f"Event {one.id} was answered, and sent again when the device had connected again: its PUBACK ends it, "
+            "over reconnects, too."
         )
     return PASSED
 

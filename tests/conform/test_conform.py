@@ -26,6 +26,18 @@ def test_who_keeps_every_rule_passes_every_case_and_both_reports_say_so(tmp_path
     assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["9", "0", "0", "0"]
 
 
+def test_who_keeps_every_rule_at_qos_2_passes_every_case(tmp_path: Path) -> None:
+    _, results, words = conform(tmp_path, f"{TILL} 'at QoS 2'")
+    assert results == {case.name: "passed" for case in CASES}, words
+
+
+def test_events_without_epoch_and_sequence_are_allowed_and_the_vendor_is_told_what_that_costs(tmp_path: Path) -> None:
+    _, results, words = conform(tmp_path, f"{TILL} 'counts not at all'", "events", "lost-receipt", "resend")
+    assert results == {"events": "passed", "lost-receipt": "passed", "resend": "not applicable"}, words
+    assert "cannot be missed" in words["events"][0]
+    assert "cannot be missed" in (tmp_path / "conform.html").read_text()
+
+
 WRONG = [
     ("forgets", "lost-receipt", "keep each event in the outbox"),
     ("new ids", "lost-receipt", "a repeat has the same id"),
@@ -36,6 +48,8 @@ WRONG = [
     ("confirms nothing", "resend", "did not name the command"),
     ("hears no commands", "resend", "subscribe to"),
     ("repeats what is refused", "conflict", "its PUBACK ends it"),
+    ("repeats what is refused on each connection", "conflict", "when the device had connected again"),
+    ("QoS 2 without a release", "events", "a PUBREL follows"),
     ("hammers", "quota", "sooner than"),
     ("drops what was not taken", "quota", "keep each event in the outbox"),
     ("trusts the clock", "clock", "new epoch"),

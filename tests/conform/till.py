@@ -24,7 +24,7 @@ class Till:
 
     def __init__(self, host: str, port: int, fault: str) -> None:
         assert host == "127.0.0.1"
-        self.port, self.fault = port, fault
+        self.port, self.fault, self.qos = port, fault, 2 if "QoS 2" in fault else 1
         self.epoch, self.last = "e1", 0
         self.outbox: list[dict[str, Any]] = []
         self.kept: dict[int, dict[str, Any]] = {}
@@ -50,6 +50,7 @@ class Till:
                 self.outbox.sort(key=lambda one: one["sequence"], reverse=True)
             if self.fault == "changes what it repeats":
                 self.outbox = [one | {"time": "2026-11-23T00:00:00Z"} for one in self.outbox]
+            self.outbox[:0] = self.refused
             self.under_way.clear()
             if self.fault != "hammers":
                 time.sleep(PAUSE_S)
@@ -94,6 +95,8 @@ class Till:
             "sequence": f"{sequence:020}",
             "data": data,
         }
+        if self.fault == "counts not at all":
+            del event["epoch"], event["sequence"]
         self.outbox.append(event)
         self.kept[sequence] = event
 
@@ -104,13 +107,17 @@ class Till:
                 self.packet_id = self.packet_id % 50_000 + 1
                 self.under_way[self.packet_id] = event
                 body = json.dumps(event).encode()
-                wire.send(mqtt.publish("pos/v1/till-1/events", body, packet_id=self.packet_id, level=V5))
+                wire.send(mqtt.publish("pos/v1/till-1/events", body, packet_id=self.packet_id, level=V5, qos=self.qos))
 
     def take(self, wire: Wire, got: Packet) -> None:
-        if got.kind == mqtt.PUBACK and got.packet_id in self.under_way:
+        if got.kind in (mqtt.PUBACK, mqtt.PUBREC) and got.packet_id in self.under_way:
             event = self.under_way.pop(got.packet_id)
+            if got.kind == mqtt.PUBREC and got.reason < 0x80 and self.fault != "QoS 2 without a release":
+                wire.send(mqtt.frame(mqtt.PUBREL, got.body[:2], 2))
             if self.fault == "repeats for ever" or (got.reason >= 0x80 and self.fault == "repeats what is refused"):
                 return
+            if got.reason >= 0x80 and self.fault == "repeats what is refused on each connection":
+                self.refused.append(event)
             if event in self.outbox:
                 self.outbox.remove(event)
         elif got.kind == mqtt.DISCONNECT and self.fault == "drops what was not taken":
