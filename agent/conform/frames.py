@@ -92,6 +92,41 @@ def answer(kind: int, packet_id: int) -> bytes:
     return packet(kind << 4, packet_id.to_bytes(2, "big"))
 
 
+def refusal(level: int) -> bytes:
+    """A CONNACK for a wrong user name or password."""
+    return packet(CONNACK << 4, b"\0\x86\0" if level == V5 else b"\0\4")
+
+
+def login_of(connect: Frame) -> tuple[str, str]:
+    """User name and password of a CONNECT, empty where there is none. ValueError where it ends too early."""
+    body, flags, at = connect.body, connect.body[7], 10
+
+    def properties() -> None:
+        nonlocal at
+        found = read_length(body, at) if level_of(connect) == V5 else (0, at)
+        if found is None:
+            raise ValueError("a CONNECT ends inside its properties")
+        at = found[0] + found[1]
+
+    def blob() -> bytes:
+        nonlocal at
+        end = at + 2 + int.from_bytes(body[at : at + 2], "big")
+        if end > len(body):
+            raise ValueError("a CONNECT ends inside a field")
+        taken, at = body[at + 2 : end], end
+        return taken
+
+    properties()
+    blob()
+    if flags & 0x04:
+        properties()
+        blob()
+        blob()
+    name = blob() if flags & 0x80 else b""
+    password = blob() if flags & 0x40 else b""
+    return name.decode("utf-8", "replace"), password.decode("utf-8", "replace")
+
+
 def packet_id_of(frame: Frame) -> int:
     """Which packet an answer is about."""
     return int.from_bytes(frame.body[:2], "big")

@@ -6,8 +6,10 @@ the conflict case needs.
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from hmac import compare_digest
 from typing import Any, Final
 
 from agent.conform import frames
@@ -86,8 +88,10 @@ class Play:
 class Relay:
     """Listens for the device; one box behind it, whose port may change."""
 
-    def __init__(self, device: str, now_s: Callable[[], float]) -> None:
+    def __init__(self, device: str, now_s: Callable[[], float], password: str = "") -> None:
+        """With a `password` nobody but the device, who knows it, is let in."""
         self.device = device
+        self._password = password
         self.box_port = 0
         self.play: Play = Play()
         self.facts: list[Fact] = []
@@ -111,9 +115,9 @@ class Relay:
         self.facts.append(fact)
         self.changed.set()
 
-    async def serve(self, host: str, port: int) -> asyncio.Server:
-        """Listen; OSError where the address is taken."""
-        return await asyncio.start_server(self._accept, host, port)
+    async def serve(self, host: str, port: int, context: ssl.SSLContext | None = None) -> asyncio.Server:
+        """Listen, with a context by TLS; OSError where the address is taken."""
+        return await asyncio.start_server(self._accept, host, port, ssl=context)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -149,6 +153,10 @@ class Relay:
     def _from_device(self, line: Line, frame: Frame) -> None:
         if frame.kind == frames.CONNECT:
             line.level = frames.level_of(frame)
+            if self._password and not compare_digest(frames.login_of(frame)[1].encode(), self._password.encode()):
+                line.to_device(frames.refusal(line.level))
+                line.end()
+                return
         if frame.kind == frames.PUBLISH and self._is_taken(line, frame, frames.message(frame, line.level)):
             return
         if frame.kind == frames.PUBREL and self._is_released(line, frames.packet_id_of(frame)):

@@ -1,6 +1,8 @@
 """`nightsafe conform`: each case passes who keeps the rules, and fails who breaks the one that it is about."""
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -9,6 +11,8 @@ import pytest
 
 from agent.conform.cases import CASES
 from tests.conform.command import conform
+from tests.integration.machine import NIGHTSAFE
+from tests.repo.tree import ROOT
 
 pytestmark = pytest.mark.needs("mosquitto")
 
@@ -36,6 +40,21 @@ def test_events_without_epoch_and_sequence_are_allowed_and_the_vendor_is_told_wh
     assert results == {"events": "passed", "lost-receipt": "passed", "resend": "not applicable"}, words
     assert "cannot be missed" in words["events"][0]
     assert "cannot be missed" in (tmp_path / "conform.html").read_text()
+
+
+@pytest.mark.needs("unshare", "mosquitto_pub")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make network namespaces")
+def test_over_a_network_a_device_comes_by_tls_and_with_its_password_only(tmp_path: Path) -> None:
+    start = f"env PYTHONPATH={ROOT} {sys.executable} -m tests.conform.over_tls {{host}} {{port}} {{ca}} {{password}}"
+    inside = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"', *NIGHTSAFE, "conform"]
+    options = ["--listen", "0.0.0.0:8883", "--json", "--only", "events", "--start", start]
+    done = subprocess.run([*inside, *options], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    log = (tmp_path / "conform-report" / "device.log").read_text()
+    assert done.returncode == 0, (done.stderr, log)
+    assert "wrong password in 3.1.1: Connection error: Connection Refused: bad user name or password" in log
+    assert "wrong password in 5.0: Connection error: Bad User Name or Password" in log
+    assert "plain: nothing" in log
+    assert (tmp_path / "conform-identity" / "password").stat().st_mode & 0o777 == 0o600
 
 
 WRONG = [
