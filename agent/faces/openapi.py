@@ -4,6 +4,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from agent.core.facts import UplinkChange
 from agent.core.payment_answers import BusinessDay, PaymentStatus, Suspects
 from agent.core.status import Details, VenueStatus
 from agent.faces.messages import Refused
@@ -60,6 +61,12 @@ class Health(msgspec.Struct):
     checks: dict[str, Any] = {}
 
 
+class UplinkHistory(msgspec.Struct):
+    """Raw changes, before they are smoothed for people."""
+
+    changes: list[UplinkChange]
+
+
 TYPES: Final = (
     Asked,
     Paired,
@@ -69,6 +76,7 @@ TYPES: Final = (
     Health,
     VenueStatus,
     Details,
+    UplinkHistory,
     PaymentStatus,
     Suspects,
     BusinessDay,
@@ -86,18 +94,23 @@ def document() -> dict[str, Any]:
             "title": "Nightsafe local HTTP",
             "version": "1",
             "description": "What the box answers in the venue. Off loopback, /api needs TLS (8443, by the venue's own"
-            " authority). What people do on the box itself goes through the command line.",
+            " authority) and answers 403 without. A Host that is no name of this box gets 421, another method 405, and"
+            " what fails 500, all as application/problem+json. What people do on the box itself goes through the"
+            " command line.",
         },
         "servers": [{"url": "https://{host}:8443", "variables": {"host": {"default": "nightsafe.local"}}}],
         "paths": {
             "/livez": _get("The loop and the writer turn.", _text("ok"), "503"),
             "/readyz": _get("A record can be stored now. The uplink is no part of it.", _text("ok"), "503"),
             "/health": _get("Health for monitors.", _json("Health", "application/health+json"), "503"),
-            "/metrics": _get("Prometheus text.", _text("nightsafe_*")),
+            "/metrics": _guarded("Prometheus text.", _text("nightsafe_*")),
             "/": _get("The page for venue staff.", {"text/html": {"schema": {"type": "string"}}}),
-            "/api/v1/status": _get(
+            "/api/v1/status": _guarded(
                 "How the venue stands, with devices, conditions, disk and versions.",
                 {"application/json": {"schema": {"allOf": [_ref("VenueStatus"), _ref("Details")]}}},
+            ),
+            "/api/v1/uplink/history": _guarded(
+                "How the uplink was, each change with its cause; the latest, oldest first.", _json("UplinkHistory")
             ),
             "/api/v1/payments/{payment_id}": _with_pin(
                 "What became of a payment, and whether the guest may be charged again.",
@@ -152,6 +165,13 @@ def document() -> dict[str, Any]:
             "schemas": schemas,
         },
     }
+
+
+def _guarded(text: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A GET that names devices or causes: to other machines over TLS only."""
+    found = _get(text, content)
+    found["get"]["responses"] |= _problems("403")
+    return found
 
 
 def _with_pin(text: str, content: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:

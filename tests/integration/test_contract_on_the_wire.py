@@ -1,7 +1,9 @@
 """What a running box sends is what the schemas for vendors say, topic by topic."""
 
 import json
+import ssl
 from collections.abc import Callable
+from http.client import HTTPSConnection
 from typing import Any
 
 import pytest
@@ -94,3 +96,20 @@ def test_the_status_over_http_keeps_to_its_schema(box: Box) -> None:
     assert not [error.message for error in Draft202012Validator(schema).iter_errors(box.status())]
     broken = box.status() | {"state": "sideways"}
     assert [error.message for error in Draft202012Validator(schema).iter_errors(broken)]
+
+
+def test_a_running_box_answers_what_the_openapi_document_says(new_box: Callable[..., Box]) -> None:
+    """Each path is there, and each answer is one of those described; as somebody asks who is not logged in."""
+    document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    box = new_box(web={"listen_tls": "127.0.0.1:0"}, **{"gate.tls": {"also_plain": ["127.0.0.1:0"]}}).start()
+    here = ssl.create_default_context(cafile=str(box.state / "identity" / "ca.pem"))
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            line = HTTPSConnection("localhost", box.pages["https"], context=here, timeout=10)
+            body = None if method == "get" else b"no json"
+            line.request(method.upper(), path.replace("{", "").replace("}", ""), body)
+            answer = line.getresponse()
+            said = operation["responses"].get(str(answer.status))
+            assert said is not None, (method, path, answer.status)
+            assert answer.headers.get_content_type() in said.get("content", {"text/plain": {}}), (method, path)
+            line.close()
