@@ -67,6 +67,8 @@ UNITS: Final[Mapping[str, str]] = {
     "records": "records",
     "messages": "messages",
     "connections": "connections",
+    "subscriptions": "topic filters",
+    "answers": "receipts",
     "inflight": "events",
     "depth": "levels",
     "shown": "entries",

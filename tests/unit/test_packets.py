@@ -110,8 +110,8 @@ def test_a_user_name_is_put_into_a_connect_that_has_none(level: int, known: str)
 
 
 def test_the_connack_of_3_1_1_is_passed_on_as_it_is() -> None:
-    assert packets.rewrite_connack(V4, b"\1\0", 64, 1000) == (True, False, None, b"\x20\x02\1\0")
-    assert packets.rewrite_connack(V4, b"\0\5", 64, 1000) == (False, True, None, b"\x20\x02\0\5")
+    assert packets.rewrite_connack(V4, b"\1\0", 64, 1000) == (True, True, False, None, b"\x20\x02\1\0")
+    assert packets.rewrite_connack(V4, b"\0\5", 64, 1000) == (False, False, True, None, b"\x20\x02\0\5")
     assert packets.rewrite_connack(V4, b"\0\3", 64, 1000).unknown is False
 
 
@@ -120,8 +120,8 @@ def test_the_connack_of_5_0_gets_the_gates_limits_in_place_of_the_brokers() -> N
         b"\x22\0\x0a", b"\x12" + mqtt.text("auto-1"), b"\x21\0\x14", b"\x13\0\x1e", mqtt.user_property("a", "b"),
         b"\x27\0\x0f\0\0", b"\x28\1",
     )  # fmt: skip
-    accepted, _, keep_alive_s, forwarded = packets.rewrite_connack(V5, b"\1\0" + theirs, 64, 327_680)
-    assert (accepted, keep_alive_s) == (True, 30)
+    accepted, resumed, _, keep_alive_s, forwarded = packets.rewrite_connack(V5, b"\1\0" + theirs, 64, 327_680)
+    assert (accepted, resumed, keep_alive_s) == (True, True, 30)
     told = mqtt.Packet(2, 0, body(forwarded)).properties
     assert told == {
         0x12: b"auto-1", 0x13: b"\0\x1e", 0x26: b"b", 0x28: b"\1", 0x21: b"\0\x40", 0x22: b"\0\0", 0x27: b"\0\5\0\0"
@@ -131,7 +131,7 @@ def test_the_connack_of_5_0_gets_the_gates_limits_in_place_of_the_brokers() -> N
 
 def test_a_refusing_connack_of_5_0_is_passed_on_as_it_is() -> None:
     refusal = b"\0\x87" + mqtt.properties(b"\x1f" + mqtt.text("no"))
-    assert packets.rewrite_connack(V5, refusal, 64, 1000) == (False, True, None, mqtt.frame(2, refusal))
+    assert packets.rewrite_connack(V5, refusal, 64, 1000) == (False, False, True, None, mqtt.frame(2, refusal))
 
 
 @pytest.mark.parametrize("raw", [b"", b"\0", b"\0\0", b"\0\0\5\x21", b"\0\0\1\x7e", b"\0\0\3\x80\0\0"])
