@@ -21,6 +21,8 @@ class DrainSide:
         self._reader = reader
         self._new_id = new_id
         self._reopened = False
+        self._set_aside: dict[int, str] = {}
+        """Records that the cloud keeps apart, and what it said, until that is written down."""
         journal.writing.on_reopen(self._note_reopened)
 
     def _note_reopened(self) -> None:
@@ -90,9 +92,12 @@ class DrainSide:
         """The cloud calls nothing above this position safe."""
         self._journal.keeping.lower(bound)
 
-    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        """The cloud has these records. While the journal limps nothing is written: the upload of what can be read goes
-        on, and when the journal is open again, the cloud is asked how far it came."""
+    async def advance(
+        self, cursor: int, safe: int, uploaded: Sequence[Stored], set_aside: Sequence[tuple[Stored, str]] = ()
+    ) -> None:
+        """The cloud has these records, and keeps some of them apart. While the journal limps nothing is written: the
+        upload of what can be read goes on, and when the journal is open again, the cloud is asked how far it came."""
+        self._set_aside |= {record.position: words for record, words in set_aside}
         if self._journal.limps:
             return
         if self._reopened:
@@ -100,7 +105,15 @@ class DrainSide:
             raise Transient("journal_reopened", "The journal was opened anew.", "The cloud is asked where it stands.")
         told = [Uploaded(one.device_epoch, one.device_sequence, len(one.event)) for one in uploaded]
         with self._waiting():
-            await self._journal.uploads.advance(cursor, safe, told)
+            kept = [(await self._at(position), words) for position, words in self._set_aside.items()]
+            found = tuple((record, words) for record, words in kept if record is not None)
+            await self._journal.uploads.advance(cursor, safe, told, found)
+        self._set_aside.clear()
+
+    async def _at(self, position: int) -> Stored | None:
+        """The record as it stands now: the journal may have been built anew since it was sent."""
+        records = await self.batch(position - 1, 1, 1)
+        return records[0] if records and records[0].position == position else None
 
     async def begin_stream(self, base: int, parent: Parent | None, reason: str, why: str) -> None:
         """Begin a new stream, under an epoch of its own."""

@@ -30,8 +30,8 @@ DECLINED_FOUND: Final = (
     "looked up by its payment id."
 )
 REFUSED_UP: Final = (
-    "The payment is stored on this box, and the cloud takes its record in no form: it waits in quarantine. Do not "
-    "charge again; call support."
+    "The payment is stored on this box, and the cloud has not taken its record into its books: it waits in "
+    "quarantine. Do not charge again; call support."
 )
 BEHIND: Final = "The box has not looked through all of its records yet: ask again soon. Do not charge again before."
 

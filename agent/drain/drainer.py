@@ -350,8 +350,17 @@ class Drain:
         if answer.rejected:
             self._progress.rejected(answer)  # before: it is written with the cursor
         new = [record for record in records[:count] if record.position > self._journal.cursor()]
+        set_aside = [
+            (records[one.sequence - first], f"{one.kind}: {one.detail}" if one.detail else one.kind)
+            for one in answer.rejected
+            if first <= one.sequence < answer.next
+        ]
         if new:
-            await self._journal.advance(self._sent, highest_safe(self._journal, self._stream, answer.safe), new)
+            safe = highest_safe(self._journal, self._stream, answer.safe)
+            await self._journal.advance(self._sent, safe, new, set_aside)
+        else:  # it had them before, and says it again
+            for record, words in set_aside:
+                await self._journal.quarantine_record(record, words)
         heard_safe(self._journal, self._stream, answer.safe)
         self._progress.uploaded(count)
         return count

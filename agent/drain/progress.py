@@ -125,7 +125,8 @@ class Progress:
             "warning",
             "The cloud has set records aside",
             f"{self._rejected_count} so far; of the last batch record {first.sequence}: {first.detail or first.kind}.",
-            "Call support with the record's number; the cloud keeps it, and everything else went on.",
+            "They wait in `nightsafe queue quarantine list`: send support what it shows, then dismiss each. Everything "
+            "else went on.",
         )
 
     def rewound(self, next_: int) -> None:

@@ -5,6 +5,7 @@ deleted again. Never reads records to be sent; that is the reader's.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import structlog
@@ -30,6 +31,10 @@ class Uploaded(NamedTuple):
     size: int
 
 
+SetAside = tuple[Refusable, str]
+"""A record that the cloud keeps apart, and what it said."""
+
+
 class Uploads:
     """The journal as the drain changes it. What is to be on record is written in the transaction that makes it so."""
 
@@ -37,17 +42,29 @@ class Uploads:
         self._writing = writing
         self._attentions = attentions
 
-    async def advance(self, cursor: int, safe: int, uploaded: list[Uploaded]) -> None:
-        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers. What the
-        answer had people told goes with it."""
-        await self._attentions.along(lambda connection: self._advance(connection, cursor, safe, uploaded), must=True)
+    async def advance(
+        self, cursor: int, safe: int, uploaded: list[Uploaded], set_aside: Sequence[SetAside] = ()
+    ) -> None:
+        """Move the drain's cursor after the cloud's answer; positions. `uploaded` are the records it covers,
+        `set_aside` those of them that it keeps apart: they wait in quarantine for a person. What the answer had people
+        told goes with it."""
+
+        def work(connection: sqlite3.Connection) -> tuple[None, set[EpochBook]]:
+            moved = self._advance(connection, cursor, safe, uploaded)
+            for record, detail in set_aside:
+                moved |= quarantine_record(connection, self._writing.book, record, detail)
+            return None, moved
+
+        await self._attentions.along(work, must=True)
+        if set_aside:
+            self._writing.tell()
 
     def _advance(
         self, connection: sqlite3.Connection, cursor: int, safe: int, uploaded: list[Uploaded]
-    ) -> tuple[None, set[EpochBook]]:
+    ) -> set[EpochBook]:
         book = self._writing.book
         if uploaded and (cursor, safe) == (book.cursor, book.safe):
-            return None, set()  # the commit that raised has landed
+            return set()  # the commit that raised has landed
         moved: dict[int, EpochBook] = {}
         for row, sequence, size in uploaded:
             counting = book.epochs[row]
@@ -64,7 +81,7 @@ class Uploads:
         connection.execute(SQL["write_cursor"], (cursor, safe))
         book.cursor, book.safe = cursor, safe
         book.oldest = tables.read_oldest(connection, cursor)
-        return None, set(moved.values())
+        return set(moved.values())
 
     async def quarantine_record(self, record: Refusable, detail: str) -> None:
         """Put a record that the cloud cannot take where a person finds it; it stays in the log."""

@@ -4,16 +4,22 @@ A cloud with a script stands before the real one. Meanwhile intake goes on, and 
 """
 
 import email.utils
+import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from agent.cli.local import ask
 from tests.crash.front import Line, Say, problem
 from tests.crash.venue import Venue
 from tests.integration.machine import until
+from tests.integration.mqtt import Device
+from tests.integration.test_queue_cli import nightsafe
+from tests.sales import event, payment
 
 
 def upload(venue: Venue, events: int, *script: Line) -> int:
@@ -154,6 +160,61 @@ def test_a_record_that_the_cloud_rejects_is_told_and_the_rest_goes_on(venue: Ven
     assert told["attention"]
     assert str(rejected[0]) in told["text"]
     assert venue.box.status()["drain"]["rejected"] >= 1
+
+
+def test_A2_10_a_payment_that_the_cloud_rejects_is_not_in_its_books_until_a_person_has_looked(venue: Venue) -> None:
+    """Over kill -9: it waits in quarantine, the day is not safe to close, and nothing may be charged again."""
+    sequences: list[int] = []
+
+    def reject_the_last(answer: dict[str, Any]) -> dict[str, Any]:
+        sequences.append(answer["next"] - 1)
+        return answer | {
+            "rejected": [{"sequence": sequences[0], "type": "urn:nightsafe:schema", "detail": "by script"}]
+        }
+
+    def day() -> Any:
+        date = f"{datetime.now(UTC) - timedelta(hours=5):%Y-%m-%d}"
+        return ask(venue.box.state, "GET", f"/api/v1/business-days/{date}")
+
+    def told() -> Any:
+        return ask(venue.box.state, "GET", "/api/v1/payments/p-rejected")
+
+    def stands_in_the_way() -> bool:
+        return any("1 event of till-p refused" in one for one in day()["reasons"])
+
+    venue.settle()
+    venue.front.uploads.append(reject_the_last)
+    with Device(venue.box.port, "till-p") as till:
+        till.tell(event(data=payment(payment_id="p-rejected")))
+    until(lambda: sequences, "the script has been played")
+    venue.settle()
+    for again in (False, True):
+        if again:
+            venue.box.kill()
+            venue.box.start()
+            venue.settle()
+        assert (told()["fate"], told()["re_charge_safe"]) == ("edge_durable", "no")
+        assert "quarantine" in told()["reason"]
+        assert venue.condition("quarantine") is not None
+        assert stands_in_the_way()
+    shown = nightsafe(venue.box, "queue", "quarantine", "list", "--json")
+    (entry,) = (one for one in json.loads(shown.stdout) if one["device"] == "till-p")
+    assert (entry["reason"], entry["detail"]) == ("cloud_refused", "urn:nightsafe:schema: by script")
+    assert "p-rejected" in nightsafe(venue.box, "queue", "quarantine", "show", str(entry["id"])).stdout
+    done = nightsafe(
+        venue.box,
+        "queue",
+        "quarantine",
+        "dismiss",
+        str(entry["id"]),
+        "--actor",
+        "Ann",
+        "--reason",
+        "in the books now",
+    )
+    assert done.returncode == 0, done.stderr
+    until(lambda: told()["fate"] == "uploaded", "the payment counts as uploaded")
+    assert not stands_in_the_way()
 
 
 UNKNOWN: dict[str, Line] = {

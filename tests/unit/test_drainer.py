@@ -1,6 +1,7 @@
 """The drain's turns, with a journal and a cloud of a few hashes: what it notices while idle, and what it tells when."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agent.core.answers import BatchAnswer, CloudRefused, Refusal, RejectedRecord, StreamState
@@ -75,8 +76,11 @@ class Journal:
         self.story.append(f"{reason} behind {base}")
         self.streams.append(Stream(f"e{len(self.streams)}", base, OURS[base], parent, reason))
 
-    async def advance(self, cursor: int, safe: int, uploaded: list[Any]) -> None:
-        self.story.append(f"cursor {cursor}")
+    async def advance(
+        self, cursor: int, safe: int, uploaded: list[Any], set_aside: Sequence[tuple[Any, str]] = ()
+    ) -> None:
+        apart = "".join(f", {record.position} apart: {words}" for record, words in set_aside)
+        self.story.append(f"cursor {cursor}{apart}")
         self.at = cursor
 
     async def told(self) -> None:
@@ -217,4 +221,8 @@ async def test_what_the_cloud_sets_aside_is_told_before_the_cursor_moves_over_it
     world = World()
     world.journal.at, world.cloud.has, world.cloud.poison = 6, 6, (8,)
     world.begin()
-    assert await world.turns(1) == ["sent to e0: 7 to 9", "told records_rejected", "cursor 9"]
+    assert await world.turns(1) == [
+        "sent to e0: 7 to 9",
+        "told records_rejected",
+        "cursor 9, 8 apart: urn:nightsafe:schema: no",
+    ]
