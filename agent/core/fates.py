@@ -1,6 +1,7 @@
 """payments, cloud's word → [fates] → payment.status, page, command line. What became of a payment, and what to do.
 
-Only a declined payment that was asked for by its id may be charged again; whatever is not known says no. Pure.
+Only a declined payment that was asked for by its id may be charged again, and only where the word can be about nothing
+else; whatever is not known says no. Pure.
 """
 
 from collections.abc import Iterable
@@ -28,6 +29,11 @@ WORDS: Final[dict[Fate, str]] = {
 DECLINED_FOUND: Final = (
     "What was found was declined, but another payment may belong to the same sale. Do not charge again before it was "
     "looked up by its payment id."
+)
+DECLINED_IN_DOUBT: Final = (
+    "The payment was declined, but that may be about another attempt under the same id: it was taken more than once, "
+    "or by several devices, or the cloud had not seen all of it when it said so. Do not charge again: ask your "
+    "payment provider whether money was taken."
 )
 REFUSED_UP: Final = (
     "The payment is stored on this box, and the cloud has not taken its record into its books: it waits in "
@@ -91,11 +97,27 @@ def fate_of(payment: Payment, cursor: int, refused_up: Iterable[int] = ()) -> Fa
     return "uploaded" if there else "edge_durable"
 
 
-def answer(fate: Fate, way: Way, *, behind: bool = False, stuck: bool = False) -> Answer:
+def is_about_all(payment: Payment) -> bool:
+    """Whether the word that holds can only be about what stands here: one capture, by one device, and nothing that the
+    cloud had not confirmed when the word came. A decline may have waited at the cloud since an attempt before."""
+    final = final_of(payment)
+    if final is None:
+        return False
+    taken = [fact for fact in payment.facts if fact.kind in TAKING]
+    return (
+        sum(fact.kind == "captured" for fact in taken) <= 1
+        and len({fact.device for fact in taken}) <= 1
+        and all(fact.position <= final.cursor for fact in taken)
+    )
+
+
+def answer(fate: Fate, way: Way, *, behind: bool = False, stuck: bool = False, doubt: bool = False) -> Answer:
     """What to tell of it. `behind`: not everything that was stored when it was asked has been looked through; `stuck`:
-    the cloud takes the record in no form."""
+    the cloud takes the record in no form; `doubt`: a decline may be about another attempt."""
     if behind:
         return Answer(fate, "no", f"{WORDS[fate]} {BEHIND}" if fate not in ("declined", "unknown") else BEHIND)
+    if fate == "declined" and doubt:
+        return Answer(fate, "no", DECLINED_IN_DOUBT)
     if fate == "declined":
         return Answer(fate, "yes", WORDS[fate]) if way == "payment_id" else Answer(fate, "no", DECLINED_FOUND)
     return Answer(fate, "no", REFUSED_UP if stuck and fate == "edge_durable" else WORDS[fate])

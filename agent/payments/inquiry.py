@@ -87,7 +87,7 @@ class Inquiry:
         return self._answer(first, "search", not current, found)
 
     def _answer(self, told: Told, way: fates.Way, behind: bool, found: Sequence[Told]) -> PaymentStatus:
-        said = fates.answer(told.fate, way, behind=behind, stuck=told.stuck)
+        said = fates.answer(told.fate, way, behind=behind, stuck=told.stuck, doubt=told.doubt)
         return _status(said, told.shown.times, tuple(one.shown for one in found if one.shown.device)[:SHOWN_MAX])
 
     async def _search(self, query: Query) -> list[str]:

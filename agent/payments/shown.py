@@ -36,11 +36,13 @@ class Tables(Protocol):
 
 
 class Told(NamedTuple):
-    """A payment's fate, and the payment; `stuck`: the cloud takes a record of it in no form."""
+    """A payment's fate, and the payment; `stuck`: the cloud takes a record of it in no form; `doubt`: the cloud's word
+    may be about another attempt under its id."""
 
     fate: Fate
     shown: PaymentShown
     stuck: bool
+    doubt: bool
 
 
 class Showing:
@@ -62,7 +64,7 @@ class Showing:
         fate = fates.fate_of(payment, self._journal.cursor, found.refused_up)
         stuck = any(fact.position in found.refused_up for fact in payment.facts)
         times = self._times(payment, fate, found.uploaded_at.get(payment.payment_id))
-        return Told(fate, self._shown(payment, fate, times), stuck)
+        return Told(fate, self._shown(payment, fate, times), stuck, not fates.is_about_all(payment))
 
     def _times(self, payment: Payment, fate: Fate, uploaded: Moment | None) -> dict[str, str]:
         times: dict[str, str] = {}

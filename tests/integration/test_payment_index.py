@@ -123,6 +123,7 @@ async def test_A2_10_while_the_index_is_behind_nothing_is_safe_and_the_wait_is_b
     monkeypatch.setattr(following, "CAUGHT_UP_S", 0.1)
     await shop.sell(paid("a"))
     async with shop.following():
+        await shop.rig.advance(1)
         await shop.inquiry.on_command("payment.declined", {"payment_id": "a", "at": "2026-11-22T11:00:00Z"})
         assert await shop.fate("a") == ("declined", "yes")
     await shop.sell(paid("b"))
@@ -228,6 +229,7 @@ async def test_what_the_log_cannot_give_again_survives_a_rebuild_and_the_rest_is
     await shop.sell(paid("a"), paid("b"))
     async with shop.following():
         assert (await shop.suspicions.suspects()).count == 1
+        await shop.rig.advance(1)
         await shop.inquiry.on_command("payment.declined", {"payment_id": "a", "at": "2026-11-22T11:00:00Z"})
         await shop.suspicions.dismiss("b", "Ann", "two rounds")
     await shop.rig.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.fates import Ended, Fate, Payment, answer, fate_of, least_certain, settled, untimely
+from agent.core.fates import Ended, Fate, Payment, answer, fate_of, is_about_all, least_certain, settled, untimely
 from agent.core.payments import Kind, PaymentFact, Recorded, happened_ms, same_sale, told_in
 from tests.sales import event, payment
 
@@ -53,11 +53,31 @@ def test_a_record_that_the_cloud_takes_in_no_form_is_not_uploaded() -> None:
 
 def test_A2_10_only_a_declined_payment_asked_for_by_its_id_may_be_charged_again() -> None:
     fates: tuple[Fate, ...] = ("unknown", "edge_durable", "uploaded", "posted", "declined")
-    for fate, way, behind, stuck in product(fates, ("payment_id", "search"), (False, True), (False, True)):
-        said = answer(fate, way, behind=behind, stuck=stuck)  # type: ignore[arg-type]
-        safe = (fate, way, behind) == ("declined", "payment_id", False)
+    both = (False, True)
+    for fate, way, behind, stuck, doubt in product(fates, ("payment_id", "search"), both, both, both):
+        said = answer(fate, way, behind=behind, stuck=stuck, doubt=doubt)  # type: ignore[arg-type]
+        safe = (fate, way, behind, doubt) == ("declined", "payment_id", False, False)
         assert said.re_charge_safe == ("yes" if safe else "no")
         assert ("ot charge again" in said.reason) == (not safe)
+
+
+@pytest.mark.parametrize(
+    ("facts", "finals", "sure"),
+    [
+        ((fact(5, "authorized"), fact(6)), (ended("declined", 6),), True),
+        ((), (ended("declined", 6),), True),
+        ((fact(5), fact(8, "voided")), (ended("declined", 9, cursor=6),), True),
+        ((fact(8),), (ended("declined", 9, cursor=6),), False),
+        ((fact(5), fact(6)), (ended("declined", 6),), False),
+        ((fact(5, "authorized"), fact(6, device="till-2")), (ended("declined", 6),), False),
+        ((fact(5),), (), False),
+    ],
+)
+def test_A2_10_a_decline_frees_the_guest_only_where_it_can_be_about_nothing_else(
+    facts: tuple[PaymentFact, ...], finals: tuple[Ended, ...], sure: bool
+) -> None:
+    """A decline may have waited at the cloud since an attempt before, while the till has taken the money since."""
+    assert is_about_all(Payment("p", facts, finals)) is sure
 
 
 def test_of_several_payments_the_least_certain_is_told() -> None:
