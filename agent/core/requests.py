@@ -16,6 +16,10 @@ KEEP_S: Final = 7 * 86_400.0
 ID_CHARS_MAX: Final = 128
 ARGS_BYTES_MAX: Final = 16_384
 LOYALTY: Final = frozenset({"loyalty.balance", "loyalty.redeem"})
+CHANGES: Final = frozenset(
+    {"card.authorize", "gift_card.redeem", "gift_card.sell", "loyalty.redeem", "on_account.charge", "on_account.pay"}
+)
+"""What changes something at the cloud: whoever asks again must never hear "not done" of what may have been done."""
 LOCAL: Final = frozenset({"payment.status", "notices.mute"})
 """Answered by the box itself, whatever the line is like."""
 

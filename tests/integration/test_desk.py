@@ -213,6 +213,32 @@ def test_what_went_out_without_an_answer_is_never_decided_offline_under_the_same
     assert _open(box) == ["p2"]
 
 
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_A4_3_A4_4_A4_8_what_the_cloud_may_have_done_before_a_kill_is_never_told_as_not_done(
+    new_box: NewBox, end: str
+) -> None:
+    """A gift card that was perhaps redeemed is not asked for in cash: the same id hears `outcome_unknown`."""
+    mute = Mute()
+    box = made(new_box, mute.url, services={"deadline_s": 20})
+    online(box)
+    services = ("gift_card.redeem", "gift_card.sell", "on_account.charge", "on_account.pay", "loyalty.redeem")
+    with asking(box, "till-1") as (till,):
+        for service in services:
+            till.send(service, service, card_id="g1", customer_id="c1", amount=TEN, points=5)
+        till.send("gift_card.balance", "balance", card_id="g1")
+        until(lambda: mute.asked == len(services) + 1, "all went out", 10)
+    getattr(box, end)()
+    mute.close()
+    box.start()
+    until(lambda: box.status()["cause"] == "cloud", "away", 20)
+    with asking(box, "till-1") as (till,):
+        for service in services:
+            found = till.ask(service, service, card_id="g1", customer_id="c1", amount=TEN, points=5)
+            assert (found["status"], found["reason"]) == ("error", "outcome_unknown"), found
+        assert till.ask("gift_card.balance", "balance", card_id="g1")["status"] == "requires_realtime", "changes nothing"
+        assert till.ask("gift_card.redeem", "new", card_id="g1", amount=TEN)["status"] == "requires_realtime"
+
+
 def test_A4_2_what_is_stored_right_before_a_kill_or_a_stop_counts_after_the_start(new_box: NewBox) -> None:
     """An approved payment is known to have come, and one that a device took by itself counts towards the limits."""
     box = made(new_box, NOBODY, policy={"offline_card_payments": "queue"})
