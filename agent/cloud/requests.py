@@ -15,7 +15,7 @@ import msgspec
 
 from agent.cloud import wire
 from agent.cloud.lookup import Lookup
-from agent.cloud.probe import words_of
+from agent.cloud.probe import read_whole, words_of
 from agent.core.errors import Transient
 
 CONNECTIONS_MAX: Final = 8
@@ -67,9 +67,11 @@ class Counter:
                     trace_request_ctx=going,
                 ) as answer,
             ):
-                content = await answer.content.read(ANSWER_BYTES_MAX)
+                content = await read_whole(answer.content, ANSWER_BYTES_MAX)
                 if answer.status != 200:
                     raise wire.NotAnAnswer(f"The cloud answered {answer.status}.")
+                if content is None:
+                    raise wire.NotAnAnswer(f"The cloud's answer is longer than {ANSWER_BYTES_MAX} bytes.")
                 return wire.read_answer(Answer, answer.headers.get("Content-Type"), content)
         except TimeoutError as error:
             raise _failed(going.sent, f"The cloud did not answer within {deadline_s:g} s.") from error
