@@ -21,6 +21,8 @@ log = structlog.get_logger()
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 60.0
 """Pauses before the stream is opened again, in seconds."""
+SETTLED_S: Final = 15.0
+"""A stream that has lived for so long was no failure: the pauses begin anew, in seconds."""
 ABSENT_RETRY_S: Final = 300.0
 """A cloud without this call is asked again after so long, in seconds."""
 WAIT_MAX_S: Final = 3_600.0
@@ -90,12 +92,16 @@ class Inbox:
     async def _keep_hearing(self) -> None:
         while True:
             self._pause_s = 0.0
+            began_s = asyncio.get_running_loop().time()
             try:
                 await self._hear()
             except NightsafeError as error:
                 log.debug("downlink_lost", code=error.code, reason=error.text)
             finally:
+                settled = self.connected and asyncio.get_running_loop().time() - began_s >= SETTLED_S
                 self._note(False)
+            if settled:
+                self._failures_count = 0
             self._failures_count += 1
             pause_s = backoff.pause_s(self._failures_count, self._chance(), BACKOFF_FIRST_S, BACKOFF_MAX_S)
             await self._rest(max(self._pause_s, pause_s))
@@ -122,8 +128,6 @@ class Inbox:
         if connected == self.connected:
             return
         self.connected = connected
-        if connected:
-            self._failures_count = 0
         log.info("downlink_open" if connected else "downlink_closed")
 
     async def _take(self, messages: list[Any]) -> None:
@@ -131,7 +135,7 @@ class Inbox:
         self._note(True)
         if not messages:
             return
-        found = [read(one.event, one.data) for one in messages]
+        found = [read(one.event, one.data) if one.whole else Unusable(one.event, "too long") for one in messages]
         for one in found:
             if isinstance(one, Unusable):
                 self._set_aside(one)
