@@ -117,6 +117,35 @@ async def test_what_the_server_answers_decides_whether_it_is_tried_again(
         assert sink.letters == [], "never in the clear where TLS is set"
 
 
+@pytest.mark.parametrize(
+    ("sender", "recipient", "code"),
+    [
+        ("553 5.7.1 sender is not yours", "", "mail_sender"),
+        ("550 who are you", "", "mail_sender"),
+        ("451 4.7.1 later", "", "mail_later"),
+        ("", "554 5.7.1 Relay access denied", "mail_login"),
+        ("", "550 5.1.1 no such mailbox", "mail_refused"),
+    ],
+)
+async def test_a_letter_waits_where_a_setting_is_at_fault_and_ends_where_its_address_is(
+    authority: Authority, sender: str, recipient: str, code: str
+) -> None:
+    """A person mends the setting, and the letter that was written in need goes out after all."""
+    with Sink() as sink:
+        sink.sender_answer, sink.answers = sender, [recipient] if recipient else []
+        found = await failure(smtp(Server(port=sink.port), authority))
+    assert (found.code, isinstance(found, Rejected)) == (code, code == "mail_refused")
+
+
+async def test_whoever_has_logged_in_and_is_forbidden_all_the_same_has_the_wrong_address(
+    authority: Authority, password: Path
+) -> None:
+    with Sink(authority.good, "tls", login=True) as sink:
+        sink.answers = ["550 5.7.1 no mail from outside"]
+        server = Server(port=sink.port, security="tls", username=USER, password_file=password)
+        assert (await failure(smtp(server, authority))).code == "mail_refused"
+
+
 def test_a_line_break_in_what_people_have_named_makes_no_header() -> None:
     made = written(
         Letter("k", "mail", "a@b.example\nBcc: c@d.example", "Bar\r\nX-Evil: 1", "text"), "n@v.example", "demo", 0
