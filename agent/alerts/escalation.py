@@ -18,7 +18,7 @@ from agent.core.errors import NightsafeError, Rejected
 from agent.core.escalation import Backlog, LastSync, Now, Overdue, Packet, Stall
 from agent.core.facts import DiskFacts, DrainFacts, JournalFacts, UplinkFacts
 from agent.core.instants import to_text
-from agent.core.letters import Letter
+from agent.core.letters import Letter, shown
 
 log = structlog.get_logger()
 
@@ -171,7 +171,7 @@ class Escalation:
                 f"letter_not_sent:{letter.key}",
                 "warning",
                 "A letter could not be sent",
-                f'"{letter.subject}" to {letter.to} was not written down. {error.text}',
+                f'"{letter.subject}" to {shown(letter)} was not written down. {error.text}',
                 f"Tell them by telephone. {error.hint}",
             )
 

@@ -63,12 +63,13 @@ def looked(stall: Stall, at_s: float, cursor: int, last: int, after_s: float) ->
     if stall.target and cursor >= stall.target:
         since_s = None if stall.good_since_s is None else at_s
         return Stall(since_s, last), False
-    if stall.good_since_s is None:
+    good_since_s = stall.good_since_s
+    if good_since_s is None:
         return stall, False
     stall = _followed(stall, at_s, cursor)
     if not stall.told and cursor >= last:
         return Stall(at_s, last), False
-    if stall.told or at_s - stall.good_since_s < after_s:
+    if stall.told or at_s - good_since_s < after_s:
         return stall, False
     return msgspec.structs.replace(stall, told=True), True
 

@@ -56,8 +56,8 @@ class Smtp:
         self._wall_s = wall_s
         self._tls = tls
 
-    async def send(self, letter: Letter) -> None:
-        """Returns when the server has taken it.
+    async def send(self, letter: Letter) -> str:
+        """Returns when the server has taken it: with its words.
 
         Raises Transient where a later try may succeed, Held where a person must act first, Rejected where this letter
         never will be taken.
@@ -68,7 +68,7 @@ class Smtp:
         password = _password(server)
         message = written(letter, server.sender, self._venue, self._wall_s())
         try:
-            await aiosmtplib.send(
+            _, answer = await aiosmtplib.send(
                 message,
                 hostname=server.host,
                 port=server.port,
@@ -85,12 +85,13 @@ class Smtp:
         except aiosmtplib.SMTPSenderRefused as error:
             raise _sender_refused(error) from error
         except (aiosmtplib.SMTPConnectResponseError, aiosmtplib.SMTPHeloError) as error:
-            said = f"The mail server turns this box away with {error.code}: {_line(error.message)[:200]}"
+            said = _said(error.code, error.message).replace("says", "turns this box away with", 1)
             raise Transient("mail_later", said, "It is tried again by itself.") from error
         except aiosmtplib.SMTPResponseException as error:
             raise _refused(server, error.code, error.message) from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise _failed(server, error) from error
+        return _line(answer)[:200]
 
 
 def _failed(server: Server, error: Exception) -> Transient | Held:
@@ -158,4 +159,4 @@ def _sender_refused(error: aiosmtplib.SMTPSenderRefused) -> Transient | Held:
 
 
 def _said(code: int, words: str) -> str:
-    return f"The mail server says {code}: {_line(words)[:200]}"
+    return f"The mail server says {code}: {_line(words)[:200].rstrip('. ')}."

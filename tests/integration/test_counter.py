@@ -1,4 +1,4 @@
-"""What the cloud's counter and a plain host on the internet say, over real sockets: whole answers, however they come."""
+"""What the cloud's counter and a plain host on the internet say, over real sockets: read whole, however it comes."""
 
 import asyncio
 from types import SimpleNamespace

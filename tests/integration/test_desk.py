@@ -235,7 +235,9 @@ def test_A4_3_A4_4_A4_8_what_the_cloud_may_have_done_before_a_kill_is_never_told
         for service in services:
             found = till.ask(service, service, card_id="g1", customer_id="c1", amount=TEN, points=5)
             assert (found["status"], found["reason"]) == ("error", "outcome_unknown"), found
-        assert till.ask("gift_card.balance", "balance", card_id="g1")["status"] == "requires_realtime", "changes nothing"
+        assert till.ask("gift_card.balance", "balance", card_id="g1")["status"] == "requires_realtime", (
+            "changes nothing"
+        )
         assert till.ask("gift_card.redeem", "new", card_id="g1", amount=TEN)["status"] == "requires_realtime"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import trustme
 from agent.core.errors import Held, NightsafeError, Rejected, Transient
 from agent.core.letters import Letter
 from agent.mail.smtp import Smtp, written
-from tests.integration.machine import Box, until
+from tests.integration.machine import NIGHTSAFE, Box, until
 from tests.integration.mqtt import Device
 from tests.integration.sink import PASSWORD, USER, Answers, Sink
 from tests.sales import counted
@@ -295,3 +296,62 @@ def test_A5_1_A5_2_A5_3_a_long_time_without_sync_is_told_with_its_cause_and_sell
 def _grave(box: Box) -> Any:
     found = condition(box, "unsynced")
     return found if found is not None and found["severity"] == "critical" else None
+
+
+def alerts_test(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*NIGHTSAFE, "alerts", "test", "--config", str(config), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def alerted(new_box: Callable[..., Box], sink_port: int, hook: str, **alerts: Any) -> Path:
+    box = alerting(new_box, "http://127.0.0.1:9", sink_port, hook, **alerts)
+    box.write_config()
+    return box.config
+
+
+def test_A2_9_a_test_letter_goes_to_everybody_and_says_what_the_servers_answered(
+    new_box: Callable[..., Box], hooks: Answers
+) -> None:
+    """Without a running agent, each test an occasion of its own; a webhook's secret path is not shown."""
+    with Sink() as sink:
+        config = alerted(new_box, sink.port, f"{hooks.url}/secret-path")
+        shown = alerts_test(config)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.splitlines() == [
+            f"{SUPPORT}: taken (taken)",
+            "the webhook at 127.0.0.1: taken (status 200)",
+        ]
+        told = json.loads(alerts_test(config, "--json").stdout)["letters"]
+        assert [(one["channel"], one["taken"]) for one in told] == [("mail", True), ("webhook", True)]
+        first, second = sink.letters
+        assert first["Subject"] == "Test letter: Demo Bar (demo-1)"
+        assert "Nothing is wrong" in first.get_content()
+        assert first["Message-ID"] != second["Message-ID"]
+        assert [facts["kind"] for _, facts, _ in hooks.posted] == ["test", "test"]
+
+
+def test_A2_9_a_test_letter_that_is_not_taken_says_why_and_what_to_do(new_box: Callable[..., Box]) -> None:
+    refusing = Answers(lambda method, path: (503, "text/plain", b""))
+    try:
+        with Sink() as sink:
+            sink.answers = ["550 no such mailbox"]
+            shown = alerts_test(alerted(new_box, sink.port, refusing.url))
+    finally:
+        refusing.close()
+    assert shown.returncode == 1
+    mail, hook = shown.stdout.splitlines()
+    assert mail == f"{SUPPORT}: NOT taken. The mail server says 550: no such mailbox. Look at the address."
+    assert hook == "the webhook at 127.0.0.1: NOT taken. The webhook answers 503. Try it again later."
+
+
+@pytest.mark.parametrize(
+    ("alerts", "words"),
+    [({}, "Nobody gets letters from this box."), ({"support_email": SUPPORT}, "No mail server is set.")],
+)
+def test_a_test_letter_says_what_is_not_set(new_box: Callable[..., Box], alerts: dict[str, str], words: str) -> None:
+    box = new_box("http://127.0.0.1:9", alerts=alerts)
+    box.write_config()
+    shown = alerts_test(box.config)
+    assert shown.returncode == 1
+    assert words in shown.stdout + shown.stderr
+    assert "[alerts" in shown.stdout + shown.stderr

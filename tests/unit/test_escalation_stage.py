@@ -17,7 +17,15 @@ from tests.unit.test_uplink_in_time import IDLE
 
 HOUR_S = 3_600.0
 TERMS = Terms(
-    "demo", "demo-1", "Demo Bar", "1", "support@vendor.example", "", "", 900.0, (24.0, 48.0, 72.0),
+    "demo",
+    "demo-1",
+    "Demo Bar",
+    "1",
+    "support@vendor.example",
+    "",
+    "",
+    900.0,
+    (24.0, 48.0, 72.0),
     zone=ZoneInfo("Europe/London"),
 )
 
