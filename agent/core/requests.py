@@ -117,13 +117,19 @@ class Capability(msgspec.Struct, frozen=True):
 
 
 def capabilities(
-    services: tuple[str, ...], loyalty: bool, offline: bool, breaker: Breaker, queues_cards: bool
+    services: tuple[str, ...],
+    loyalty: bool,
+    offline: bool,
+    breaker: Breaker,
+    queues_cards: bool,
+    cards_closed: str | None = None,
 ) -> dict[str, Capability]:
-    """The retained `pos/v1/venue/capabilities`: one entry for each service that the venue uses."""
+    """The retained `pos/v1/venue/capabilities`: one entry for each service that the venue uses. Cards that are queued
+    while the cloud is away can be authorised unless that is `cards_closed`, which is the reason then."""
     found = {}
     for service in services:
-        reason = None if service in LOCAL else refusal(service, True, loyalty, offline, breaker)
-        if service == "card.authorize" and queues_cards:
-            reason = None
+        reason: str | None = None if service in LOCAL else refusal(service, True, loyalty, offline, breaker)
+        if service == "card.authorize" and queues_cards and reason is not None:
+            reason = cards_closed
         found[service] = Capability(reason is None, reason)
     return found

@@ -368,10 +368,14 @@ def test_A4_2_the_pro_plan_queues_cards_within_limits_of_the_whole_venue_over_a_
         assert two.ask("card.authorize", "5", **card("p8", 2_501, "tok-5"))["reason"] == "venue_limit", "after a kill"
         assert one.ask("card.authorize", "1", **card("p1", 5_000)) == taken
         by = {"manager": "Kim", "reason": "a regular"}
+        until(lambda: _capability(one, "card.authorize", True), "some are taken still", 5)
         assert one.ask("card.authorize", "6", **card("p9", 2_500, "tok-6", override=by))["status"] == "ok"
+        told = until(lambda: _capability(one, "card.authorize", False), "the venue's limit is used up (A4.10)", 5)
+        assert told["reason"] == "venue_limit"
         cloud.start()
         online(box)
         until(box.uploaded, "everything is up", 30)
+        until(lambda: _capability(one, "card.authorize", True), "the cloud authorises", 5)
         until(lambda: _open(box) == ["p5", "p9"], "the cloud has posted p1: it is released", 30)
         send(cloud, "payment.declined", payment_id="p5", at="-", reason="no money")
         until(lambda: _open(box) == ["p9"], "declined is final, too", 20)
