@@ -99,6 +99,12 @@ def document() -> dict[str, Any]:
                 "How the venue stands, with devices, conditions, disk and versions.",
                 {"application/json": {"schema": {"allOf": [_ref("VenueStatus"), _ref("Details")]}}},
             ),
+            "/api/v1/events/stream": _get(
+                "The venue's status as server-sent events named status: at once, and at each change. A stream ends"
+                " after 45 s and is opened again by whoever follows it.",
+                {"text/event-stream": {"schema": {"type": "string"}}},
+                "503",
+            ),
             "/api/v1/payments/{payment_id}": _with_pin(
                 "What became of a payment, and whether the guest may be charged again.",
                 {"application/json": {"schema": _ref("PaymentStatus")}},

@@ -22,6 +22,8 @@ from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
 from agent.web.paper import STYLE_HASH, Paper, set_up
 from agent.web.payments import PaymentsFace
+from agent.web.stream import PATH as STREAM_PATH
+from agent.web.stream import Stream
 from agent.web.uplink_page import PAGE as UPLINK_PAGE
 from agent.web.uplink_page import Changes
 from agent.web.uplink_page import make_page as make_uplink_page
@@ -61,6 +63,8 @@ def make_app(
     app = web.Application(middlewares=[guard(terms, STYLE_HASH)])
     set_up(app)
     metrics = Metrics(source.snapshot)
+    stream = Stream(source)
+    app.on_shutdown.append(stream.stop)
     app.add_routes(
         [
             web.get("/", partial(_page, source)),
@@ -70,6 +74,7 @@ def make_app(
             web.get("/health", partial(_health, source)),
             web.get("/metrics", partial(_metrics, metrics)),
             web.get("/api/v1/status", partial(_status, source)),
+            web.get(STREAM_PATH, stream.answer, allow_head=False),
         ]
     )
     if terms.acts and acts is not None:
