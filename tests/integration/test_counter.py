@@ -1,6 +1,9 @@
-"""What the cloud's counter and a plain host on the internet say, over real sockets: read whole, however it comes."""
+"""What the cloud's counter, its login and a plain host say, over real sockets: read whole, however it comes."""
 
 import asyncio
+import json
+import subprocess
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +13,8 @@ from agent.cloud.requests import ANSWER_BYTES_MAX, Counter
 from agent.core.errors import Transient
 from agent.core.uplink import ProbeResult
 from agent.runtime.clock import Clock
+from tests.integration.machine import NIGHTSAFE, Box
+from tests.integration.sink import Answers
 from tests.integration.test_probe import Answer, answering, listening
 
 DONE = b'{"status":"ok","result":{"points":3},"reason":null}'
@@ -74,3 +79,39 @@ async def test_A1_7_a_login_page_is_told_by_its_body_and_never_by_a_plain_host_t
         layers = Layers("https://192.0.2.1", Clock(), lambda: limits, lambda: ("192.0.2.2",))
         seen = await layers.examine(ProbeResult("no_answer"))
     assert {one.name: one.verdict for one in seen}["portal"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "token", "exit_code", "login"),
+    [
+        (404, "a token", 0, ("ok", "")),
+        (401, "a token", 1, ("failed", "status 401")),
+        (503, "a token", 0, ("unknown", "status 503: the cloud did not say")),
+        (404, "", 1, ("failed", "no token can be read from ")),
+    ],
+)
+def test_A1_7_netcheck_says_that_a_token_is_taken_only_when_the_cloud_has_said_so(
+    new_box: Callable[..., Box], status: int, token: str, exit_code: int, login: tuple[str, str]
+) -> None:
+    health = b'{"status":"pass","cloud":"test","time":"2026-11-22T10:15:00.131Z"}'
+    problem = b'{"type":"urn:nightsafe:no-stream","title":"none","status":%d}' % status
+
+    def answer(method: str, path: str) -> tuple[int, str, bytes]:
+        good = path == "/v1/health"
+        return (200, "application/json", health) if good else (status, "application/problem+json", problem)
+
+    cloud = Answers(answer)
+    try:
+        box = new_box(cloud.url, cloud={"token_file": "token"})
+        box.write_config()
+        if token:
+            file = box.directory / "token"
+            file.write_text(token)
+            file.chmod(0o600)
+        command = [*NIGHTSAFE, "netcheck", "--config", str(box.config), "--json"]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    finally:
+        cloud.close()
+    assert shown.returncode == exit_code, shown.stderr
+    found = next(one for one in json.loads(shown.stdout)["layers"] if one["layer"] == "login")
+    assert (found["verdict"], found["seen"][: len(login[1])]) == login
