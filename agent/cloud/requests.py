@@ -17,6 +17,7 @@ from agent.cloud import wire
 from agent.cloud.lookup import Lookup
 from agent.cloud.probe import read_whole, words_of
 from agent.core.errors import Transient
+from agent.core.nesting import shallow
 
 CONNECTIONS_MAX: Final = 8
 IDLE_S: Final = 30.0
@@ -72,6 +73,8 @@ class Counter:
                     raise wire.NotAnAnswer(f"The cloud answered {answer.status}.")
                 if content is None:
                     raise wire.NotAnAnswer(f"The cloud's answer is longer than {ANSWER_BYTES_MAX} bytes.")
+                if not shallow(content):
+                    raise wire.NotAnAnswer("The cloud's answer is no JSON, or nested too deeply.")
                 return wire.read_answer(Answer, answer.headers.get("Content-Type"), content)
         except TimeoutError as error:
             raise _failed(going.sent, f"The cloud did not answer within {deadline_s:g} s.") from error

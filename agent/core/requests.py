@@ -9,6 +9,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from agent.core.nesting import NESTING_MAX, shallow
+
 Status = Literal["ok", "requires_realtime", "declined", "error"]
 
 KEEP_S: Final = 7 * 86_400.0
@@ -57,12 +59,14 @@ def read(device: str, service: str, payload: bytes) -> Request | Reply | None:
     """A request; or the reply to one that cannot be read; None where not even its id can be."""
     try:
         body = _body(payload)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     if not 0 < len(body.id) <= ID_CHARS_MAX:
         return None
     if len(body.args) > ARGS_BYTES_MAX:
         return Reply(body.id, "error", {}, "malformed", f"args are more than {ARGS_BYTES_MAX} bytes.")
+    if not shallow(bytes(body.args)):
+        return Reply(body.id, "error", {}, "malformed", f"args are nested deeper than {NESTING_MAX}, or no JSON.")
     try:
         args = _args(body.args)
     except (msgspec.DecodeError, UnicodeError):

@@ -45,6 +45,17 @@ async def test_a_redemption_whose_answer_comes_in_pieces_is_heard_as_done() -> N
     assert (found.status, found.result) == ("ok", {"points": 3})
 
 
+async def test_an_answer_that_is_nested_too_deep_is_no_answer_and_ends_no_desk() -> None:
+    deep = b'{"status":"ok","result":' + b'{"a":' * 900 + b"1" + b"}" * 901
+    async with listening(answering("200 OK", "application/json", deep)) as port:
+        counter = Counter(f"http://127.0.0.1:{port}", "demo", lambda: "")
+        try:
+            with pytest.raises(Transient, match="nested too deeply"):
+                await counter.ask("loyalty.redeem", "r1", "till-1", {"points": 2}, 5)
+        finally:
+            await counter.close()
+
+
 async def test_an_answer_without_end_is_no_answer_and_nobody_knows_what_was_done() -> None:
     async with listening(answering("200 OK", "application/json", b" " * (ANSWER_BYTES_MAX + 1))) as port:
         counter = Counter(f"http://127.0.0.1:{port}", "demo", lambda: "")

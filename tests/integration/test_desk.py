@@ -97,6 +97,11 @@ def test_online_requests_reach_the_cloud_and_a_repeat_has_no_second_effect_over_
         assert till.silent()
         till.raw("gift_card.balance", b'{"id":"m1","args":[]}')
         assert till.reply()["reason"] == "malformed"
+        till.raw("gift_card.balance", b'{"id":"m2","args":' + b'{"a":' * 2_000 + b"1" + b"}" * 2_001)
+        assert till.silent()
+        till.raw("gift_card.balance", b'{"id":"m3","args":' + b'{"a":' * 300 + b"1" + b"}" * 301)
+        assert till.reply()["reason"] == "malformed"
+        assert "stage_crashed" not in box.text, "one device's request ends nobody's session"
         assert till.ask("gift_card.balance", "b9", card_id="g1")["result"]["balance"]["amount"] == 700
         time.sleep(1)  # what was replied is written down behind it
     box.kill()
