@@ -149,6 +149,19 @@ def test_a_box_whose_cursor_is_older_than_what_the_cloud_keeps_is_reset(new_clou
     assert told(cloud, ids[1], "payment.posted") == [("payment.posted", ids[2])], "it has missed nothing"
 
 
+def test_A1_3_no_card_number_that_the_cloud_sends_comes_to_the_disk(new_box: NewBox, new_cloud: NewCloud) -> None:
+    cloud, number = new_cloud().start(), "4111111111111111"
+    box = quick(new_box, cloud).start()
+    send(cloud, "payment.posted", payment_id=number, at="-", reason=f"card {number}")
+    last = send(cloud, "payment.posted", payment_id="p2", at="-")
+    until(lambda: cursor(box) == last, "both are heard")
+    assert box.stop() == 0
+    assert len(heard(box, "payment.posted")) == 2
+    for file in box.state.rglob("*"):
+        assert not file.is_file() or number.encode() not in file.read_bytes(), file
+    assert number not in box.text
+
+
 def test_a_ping_is_answered_by_a_heartbeat_that_carries_it(new_box: NewBox, new_cloud: NewCloud) -> None:
     cloud = new_cloud().start()
     box = quick(new_box, cloud).start()
