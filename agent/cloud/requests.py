@@ -24,8 +24,12 @@ IDLE_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 65_536
 
 
+NOT_DONE: Final = frozenset({401, 403, 404, 429})
+"""With these, and a problem of its own as the body, the cloud says that it has not even begun."""
+
+
 class Unsent(Transient):
-    """The request did not leave this box."""
+    """The request did not leave this box, or the cloud has turned it away at the door."""
 
 
 class Answer(msgspec.Struct):
@@ -69,6 +73,9 @@ class Counter:
                 ) as answer,
             ):
                 content = await read_whole(answer.content, ANSWER_BYTES_MAX)
+                if answer.status in NOT_DONE and content is not None:
+                    wire.read_problem(answer.headers.get("Content-Type"), content)
+                    raise Unsent("unsent", f"The cloud refuses this box's requests with {answer.status}.")
                 if answer.status != 200:
                     raise wire.NotAnAnswer(f"The cloud answered {answer.status}.")
                 if content is None:

@@ -45,6 +45,30 @@ async def test_a_redemption_whose_answer_comes_in_pieces_is_heard_as_done() -> N
     assert (found.status, found.result) == ("ok", {"points": 3})
 
 
+PROBLEM = b'{"type":"urn:nightsafe:unauthorized","title":"Unauthorized","status":401}'
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "code"),
+    [
+        ("401 Unauthorized", "application/problem+json", PROBLEM, "unsent"),
+        ("429 Slow", "application/problem+json", PROBLEM, "unsent"),
+        ("401 Unauthorized", "text/html", b"<h1>log in</h1>", "not_an_answer"),
+        ("503 Down", "application/problem+json", PROBLEM, "not_an_answer"),
+    ],
+)
+async def test_only_a_cloud_that_says_so_itself_has_not_begun(status: str, kind: str, body: bytes, code: str) -> None:
+    """A revoked token leaves no guest's card in doubt; whatever stands between box and cloud proves nothing."""
+    async with listening(answering(status, kind, body)) as port:
+        counter = Counter(f"http://127.0.0.1:{port}", "demo", lambda: "t")
+        try:
+            with pytest.raises(Transient) as failed:
+                await counter.ask("card.authorize", "r1", "till-1", {}, 5)
+        finally:
+            await counter.close()
+    assert failed.value.code == code
+
+
 async def test_an_answer_that_is_nested_too_deep_is_no_answer_and_ends_no_desk() -> None:
     deep = b'{"status":"ok","result":' + b'{"a":' * 900 + b"1" + b"}" * 901
     async with listening(answering("200 OK", "application/json", deep)) as port:
