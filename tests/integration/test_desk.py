@@ -68,6 +68,7 @@ def test_A4_3_A4_4_A4_5_A4_6_A4_8_what_needs_the_cloud_is_refused_at_once_while_
             took.append(at_s - began_s)
     took.sort()
     print(f"offline answers: p50 {took[100] * 1000:.1f} ms, p99 {took[197] * 1000:.1f} ms")
+    assert took[100] < 0.05, "half of them; a shared machine may hold up single ones"
     assert "loyalty" not in box.text
 
 
@@ -186,11 +187,12 @@ def test_A4_6_a_brown_out_is_as_fast_as_an_outage_after_the_first_few_and_ends_b
             for number in range(3):
                 found = till.ask("loyalty.balance", f"slow{number}", customer_id="c1")
                 assert (found["status"], found["reason"]) == ("error", "outcome_unknown")
-            began_s = time.monotonic()
+            began_s, asked_before = time.monotonic(), mute.asked
             for number in range(20):
                 found = till.ask("loyalty.balance", f"fast{number}", customer_id="c1")
                 assert (found["status"], found["reason"]) == ("requires_realtime", "cloud_not_answering")
             assert time.monotonic() - began_s < 1.0
+            assert mute.asked - asked_before <= 2, "no attempt a sale: only the background's own"
             told = until(lambda: _capability(till, "loyalty.balance", False), "tills are told", 5)
             assert told == {"available": False, "reason": "cloud_not_answering"}
             mute.speaks = True
