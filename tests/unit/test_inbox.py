@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ class Cut:
 
     def __init__(self, lives_s: float) -> None:
         self.opened_s: list[float] = []
+        self.held: dict[str, tuple[str, ...]] = {}
         self._lives_s = lives_s
 
     async def listen(self, cursor: str, take: Callable[[list[Any]], Awaitable[None]]) -> None:
@@ -32,6 +34,27 @@ class Cut:
     def happened(self, *words: str) -> None:
         raise AssertionError(words)
 
+    def hold(self, *words: str) -> None:
+        self.held[words[0]] = words
+
+    def lift(self, id: str) -> None:
+        self.held.pop(id, None)
+
+
+class Refusing(Cut):
+    """A cloud that answers with a status until `until_s`, and then opens the stream."""
+
+    def __init__(self, status: int, until_s: float) -> None:
+        super().__init__(600)
+        self._status = status
+        self._until_s = until_s
+
+    async def listen(self, cursor: str, take: Callable[[list[Any]], Awaitable[None]]) -> Any:
+        if asyncio.get_running_loop().time() < self._until_s:
+            return SimpleNamespace(status=self._status, wait_s=None)
+        await super().listen(cursor, take)
+        return None
+
 
 @pytest.mark.parametrize(("lives_s", "pause_s"), [(0.1, 60), (20, 1)])
 def test_a_stream_that_is_cut_again_and_again_is_opened_less_and_less_often(lives_s: float, pause_s: float) -> None:
@@ -43,3 +66,17 @@ def test_a_stream_that_is_cut_again_and_again_is_opened_less_and_less_often(live
 
     opened_s = virtually(hour())
     assert opened_s[-1] - opened_s[-2] == pytest.approx(lives_s + pause_s)
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, True), (403, True), (404, False), (429, False), (503, False)])
+def test_a_cloud_that_refuses_the_stream_for_long_is_told_until_it_opens_it(status: int, told: bool) -> None:
+    async def run() -> list[bool]:
+        cloud, stop, seen = Refusing(status, 2_000), asyncio.Event(), []
+        loop = asyncio.get_running_loop()
+        for at_s in (800, 1_800, 2_800):
+            loop.call_later(at_s, lambda: seen.append("commands_refused" in cloud.held))
+        loop.call_later(3_000, stop.set)
+        await Inbox(cloud, cloud, cloud, lambda: 1.0).run(lambda: None, stop)
+        return seen
+
+    assert virtually(run()) == [False, told, False]
