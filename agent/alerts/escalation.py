@@ -6,6 +6,7 @@ Looks; decides nothing by itself. Whether anything is told never changes what is
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, tzinfo
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -13,11 +14,11 @@ import structlog
 
 from agent.core import escalation as rules
 from agent.core.conditions import Severity
-from agent.core.errors import NightsafeError
-from agent.core.escalation import LastSync, Now, Overdue, Packet, Stall
+from agent.core.errors import NightsafeError, Rejected
+from agent.core.escalation import Backlog, LastSync, Now, Overdue, Packet, Stall
 from agent.core.facts import DiskFacts, DrainFacts, JournalFacts, UplinkFacts
 from agent.core.instants import to_text
-from agent.core.letters import Letter
+from agent.core.letters import Letter, shown
 
 log = structlog.get_logger()
 
@@ -63,10 +64,12 @@ class Telling(Protocol):
     def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
     def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
     def lift(self, id: str) -> None: ...
+    def stands(self, id: str) -> bool: ...
 
 
 class Terms(NamedTuple):
-    """Who is told, and when; from the settings that hold now."""
+    """Who is told, and when; from the settings that hold now. Addresses are empty where no mail server is set, and
+    `unmailed` is support's then."""
 
     venue: str
     location_id: str
@@ -77,6 +80,8 @@ class Terms(NamedTuple):
     contact_email: str
     stalled_s: float
     overdue_h: tuple[float, ...]
+    unmailed: str = ""
+    zone: tzinfo = UTC
 
 
 class Escalation:
@@ -146,13 +151,29 @@ class Escalation:
         await self._look_at_stall()
         self._note_success()
         self._look_at_age()
+        if self._unsent:  # their keys name the last success: after a kill it must be the same
+            await self._keep(always=True)
         while self._unsent:
-            await self._letters.queue(self._unsent[0])
+            await self._queue(self._unsent[0])
             del self._unsent[0]
         if self._unnoted is not None:  # behind the letters: who is killed before tells again, under the same key
             await self._kept.write(STALLED, self._unnoted)
             self._unnoted = None
         await self._keep()
+
+    async def _queue(self, letter: Letter) -> None:
+        """Into the outbox; what it will never take is told, and keeps nothing behind it back."""
+        try:
+            await self._letters.queue(letter)
+        except Rejected as error:
+            log.warning("letter_not_queued", key=letter.key, code=error.code)
+            self._telling.happened(
+                f"letter_not_sent:{letter.key}",
+                "warning",
+                "A letter could not be sent",
+                f'"{letter.subject}" to {shown(letter)} was not written down. {error.text}',
+                f"Tell them by telephone. {error.hint}",
+            )
 
     # A stable link, and nothing moves --------------------------------------------------------------------------------
 
@@ -164,22 +185,20 @@ class Escalation:
             self._stall_began = facts.now()
         if before.told and not self._stall.told:
             self._unnoted = None
+            if self._telling.stands(STALLED):
+                now_ms = facts.now().wall_ms
+                self._telling.happened(STALLED, *rules.drained_words(to_text(now_ms), terms.zone, now_ms))
             await self._kept.write(STALLED, None)
         if not due:
             return
-        packet = self._packet(terms)
+        backlog = rules.backlog(self._stall, facts.cursor(), facts.boottime_s())
+        packet = self._packet(terms, backlog)
         self._unsent += _letters(packet, terms)
-        self._telling.happened(
-            STALLED,
-            "critical",
-            "Sales do not reach the cloud",
-            f"The cloud can be reached since {packet.from_at}, and what waited then is still not in it: "
-            f"{packet.pending:,} records. Last cloud error: {packet.last_cloud_error or 'none told'}.",
-            f"{_told(terms)} Do not charge guests again until it is known which payments were posted.",
-        )
+        words = rules.stalled_words(packet, backlog.quiet_s, _told(terms), terms.zone, facts.now().wall_ms)
+        self._telling.happened(STALLED, *words)
         self._unnoted = self._stall.target
 
-    def _packet(self, terms: Terms) -> Packet:
+    def _packet(self, terms: Terms, backlog: Backlog) -> Packet:
         journal, drain, now = self._facts.journal(), self._facts.drain(), self._facts.now()
         began = self._stall_began or now
         devices = tuple(one.device for one in journal.devices if one.pending_count and one.device != "agent")
@@ -198,6 +217,9 @@ class Escalation:
             journal.pending_count,
             error,
             terms.version,
+            backlog.waited,
+            backlog.arrived,
+            backlog.moves,
         )
 
     # A long time without any sync -------------------------------------------------------------------------------------
@@ -262,7 +284,7 @@ def _apart_s(before: LastSync, now: LastSync) -> float:
 
 
 def _letters(packet: Packet, terms: Terms) -> list[Letter]:
-    subject = f"Sync stalled: {packet.location_name} ({packet.location_id})"
+    subject = f"Sync {'slow' if packet.moving else 'stalled'}: {packet.location_name} ({packet.location_id})"
     key = f"{STALLED}:{packet.epoch}:{packet.first_sequence}"
     facts = rules.packet_facts(packet)
     text = f"{rules.packet_text(packet)}\n{msgspec.json.format(msgspec.json.encode(facts)).decode()}\n"
@@ -282,4 +304,9 @@ def _to_all(
 def _told(terms: Terms) -> str:
     if terms.support_email or terms.webhook_url:
         return "Support is being told by itself."
+    if terms.unmailed:
+        return (
+            f"Tell support ({terms.unmailed}), with the location ID and these times: no mail is sent, because no mail "
+            "server is set in [alerts.smtp]."
+        )
     return "Tell support, with the location ID and these times; no support address is set in [alerts]."

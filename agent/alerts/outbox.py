@@ -13,7 +13,7 @@ import structlog
 
 from agent.core.conditions import Severity
 from agent.core.errors import Held, NightsafeError, Rejected, Transient
-from agent.core.letters import Channel, End, Letter, Waiting, pause_s
+from agent.core.letters import Channel, End, Letter, Waiting, pause_s, shown
 
 log = structlog.get_logger()
 
@@ -35,9 +35,9 @@ class Letters(Protocol):
 
 
 class Sender(Protocol):
-    """Who brings a letter away. Raises Transient, Held and Rejected."""
+    """Who brings a letter away, and says how it was taken. Raises Transient, Held and Rejected."""
 
-    async def send(self, letter: Letter) -> None: ...
+    async def send(self, letter: Letter) -> str: ...
 
 
 class Telling(Protocol):
@@ -161,7 +161,7 @@ class Outbox:
             f"letter_not_sent:{one.letter.key}",
             "warning",
             "A letter could not be sent",
-            f'"{one.letter.subject}" to {one.letter.to} was not taken. {error.text}',
+            f'"{one.letter.subject}" to {shown(one.letter)} was not taken. {error.text}',
             f"Tell them by telephone. {error.hint}",
         )
 
@@ -175,6 +175,7 @@ class Outbox:
             "letters_waiting",
             "warning",
             "Letters wait to be sent",
-            f'{len(old)} waiting; the first is "{first.letter.subject}" to {first.letter.to}. {first.detail}'.strip(),
+            f'{len(old)} waiting; the first is "{first.letter.subject}" to {shown(first.letter)}. '
+            f"{first.detail}".strip(),
             "They are sent by themselves once the mail server takes them. If it is urgent, telephone.",
         )

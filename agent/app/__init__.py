@@ -362,6 +362,7 @@ async def _compose(
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
         gets={HISTORY_PATH: partial(history_json, history)},
+        changes=history.latest,
         payments=PaymentsFace(source, payments.inquiry, payments.suspicions, payments.days),
     )
 

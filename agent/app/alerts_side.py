@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from agent import __version__
 from agent.alerts.escalation import Escalation, Terms
@@ -110,4 +111,6 @@ def _terms(settings: Settings) -> Terms:
         venue.contact_email if alerts.smtp is not None else "",
         alerts.sync_stalled_s,
         (alerts.sync_overdue_h, alerts.sync_overdue_second_h, alerts.sync_overdue_third_h),
+        alerts.support_email if alerts.smtp is None else "",
+        ZoneInfo(venue.timezone),
     )

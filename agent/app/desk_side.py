@@ -113,7 +113,12 @@ def make_services(
     def now() -> dict[str, Capability]:
         queues = live.settings.policy.offline_card_payments == "queue"
         return capabilities(
-            live.settings.services.used, live.settings.loyalty.realtime, offline(), desk.breaker, queues
+            live.settings.services.used,
+            live.settings.loyalty.realtime,
+            offline(),
+            desk.breaker,
+            queues,
+            cards.closed(live.settings.policy) if queues else None,
         )
 
     return DeskSide(desk, cards, counter, now)

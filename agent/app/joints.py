@@ -74,6 +74,10 @@ class Telling:
         """When a person last acknowledged it, in seconds that the box had run."""
         return self._attentions.ended_s(id) if self._attentions is not None else None
 
+    def stands(self, id: str) -> bool:
+        """Whether it is told now."""
+        return self._conditions.get(id) is not None
+
     async def acknowledge(self, id: str, actor: str, reason: str) -> None:
         """A person ends what has happened. Raises Rejected where there is nothing to end, Transient where nothing can
         be written now."""

@@ -35,6 +35,7 @@ FAMILIES: Final = {
     "netcheck": Family("agent.cli.netcheck:command", "Look at each layer of the way to the cloud."),
     "queue": Family("agent.cli.queue:app", "What waits for the cloud, and what was refused."),
     "attention": Family("agent.cli.attention:app", "What needs a person, and ending what is done."),
+    "alerts": Family("agent.cli.alerts:app", "Try whether letters arrive."),
     "payments": Family("agent.cli.payments:app", "What became of a payment, and which were taken twice."),
     "devices": Family("agent.cli.devices:app", "Pair the venue's devices, list them, send them away."),
     "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),

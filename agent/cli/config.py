@@ -26,7 +26,7 @@ def check(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) ->
             raise
         _print_verdict(config, error.problems, ())
         raise typer.Exit(EXIT_SETTINGS) from None
-    notes = tuple(_missing_files(settings))
+    notes = (*_missing_files(settings), *_unmailed(settings))
     if as_json:
         _print_verdict(config, (), notes)
         return
@@ -40,6 +40,16 @@ def show(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> 
     """Print the settings that hold, defaults included."""
     settings = load(config)
     print(json.dumps(to_tables(settings), indent=2) if as_json else to_toml(settings), end="\n" if as_json else "")
+
+
+def _unmailed(settings: Settings) -> Iterator[str]:
+    """Addresses that no letter goes to. No reason not to start: nothing about recording depends on a letter."""
+    if settings.alerts.smtp is not None:
+        return
+    named = {"alerts.support_email": settings.alerts.support_email, "venue.contact_email": settings.venue.contact_email}
+    for key, address in named.items():
+        if address:
+            yield f"{key}: no letter goes to {address}, because there is no table [alerts.smtp]"
 
 
 def _print_verdict(config: Path, problems: tuple[str, ...], notes: tuple[str, ...]) -> None:

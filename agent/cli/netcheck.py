@@ -7,6 +7,7 @@ Never prints it, and changes nothing.
 import asyncio
 import json
 import secrets
+import sys
 from typing import Final
 
 import typer
@@ -21,6 +22,7 @@ from agent.core.answers import CloudRefused
 from agent.core.diagnosis import WORDS, Diagnosis, Layer, judge
 from agent.core.errors import Transient
 from agent.core.printable import printable
+from agent.runtime import logs
 from agent.runtime.clock import Clock
 from agent.settings.load import load
 from agent.settings.schema import Settings
@@ -50,6 +52,7 @@ def command(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) 
     Exit: 0 the cloud can be reached and takes this box · 1 something is wrong, the last line says what · 78 the
     settings file cannot be used.
     """
+    logs.configure("error", stream=sys.stderr)  # what is wrong is told by the layers
     layers = asyncio.run(_examine(load(config)))
     found = judge(layers)
     if as_json:
@@ -73,11 +76,15 @@ async def _login(settings: Settings) -> Layer:
     client = Client(settings.cloud.url, settings.venue.id, secrets.token_hex(16), token_file, settings.cloud)
     await client.open()
     try:
+        if not client.token:
+            return Layer("login", "failed", f"no token can be read from {token_file}", "token_refused")
         await client.stream(NO_STREAM)
     except CloudRefused as refused:
         status = refused.refusal.status
         if status in (401, 403):
             return Layer("login", "failed", f"status {status}", "token_refused")
+        if status >= 500 or status == 429:
+            return Layer("login", "unknown", f"status {status}: the cloud did not say")
     except Transient as error:
         return Layer("login", "unknown", error.text)
     finally:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from agent.cloud.lookup import Lookup
-from agent.cloud.probe import words_of
+from agent.cloud.probe import read_whole, words_of
 from agent.core.diagnosis import Layer, Verdict
 from agent.core.facts import Finding
 from agent.core.uplink import ProbeOutcome, ProbeResult
@@ -243,20 +243,22 @@ class Layers:
                 aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as ask,
                 ask.get(url, allow_redirects=False, headers={"User-Agent": "nightsafe"}) as answer,
             ):
-                body = await answer.content.read(PORTAL_BYTES_MAX)
+                body = await read_whole(answer.content, PORTAL_BYTES_MAX)
                 off_s = self._off_s(answer.headers.get("Date"))
                 where = urlsplit(answer.headers.get("Location", "")).hostname
                 return Portal(self._judge_portal(answer.status, body, where, limits), off_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Portal(Layer("portal", "unknown", f"no plain answer: {words_of(error)}"), None)
 
-    def _judge_portal(self, status: int, body: bytes, where: str | None, limits: Limits) -> Layer:
+    def _judge_portal(self, status: int, body: bytes | None, where: str | None, limits: Limits) -> Layer:
         if status in LOGIN_STATUSES:
             return Layer("portal", "failed", f"status {status}: a login is wanted", "captive_portal")
         if limits.portal_url:
             asked = urlsplit(limits.portal_url).hostname
-            if status in (200, 204) and body.strip() == limits.portal_answer.strip().encode():
+            if status in (200, 204) and (body or b"").strip() == limits.portal_answer.strip().encode():
                 return Layer("portal", "ok", f"{asked} answers as it should")
+            if status >= 500 or status == 429:
+                return Layer("portal", "unknown", f"{asked} fails itself: status {status}")
             return Layer("portal", "failed", f"something else answers for {asked}: status {status}", "captive_portal")
         if 300 <= status < 400 and where is not None and not _related(where, self._host):
             return Layer("portal", "failed", f"plain requests are sent to {where}", "captive_portal")

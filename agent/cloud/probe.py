@@ -76,7 +76,7 @@ class CloudProbe:
                 return ProbeResult("server_error", f"status {answer.status}")
             if answer.status != 200:
                 return ProbeResult("not_health", f"status {answer.status}")
-            return _judge(answer.headers.get("Content-Type"), await _read(answer.content))
+            return _judge(answer.headers.get("Content-Type"), await read_whole(answer.content, ANSWER_BYTES_MAX))
 
 
 def _steps(step: SimpleNamespace) -> aiohttp.TraceConfig:
@@ -95,12 +95,12 @@ def _steps(step: SimpleNamespace) -> aiohttp.TraceConfig:
     return trace
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes | None:
-    """The whole body, or None when it is larger than it may be."""
+async def read_whole(content: aiohttp.StreamReader, bytes_max: int) -> bytes | None:
+    """The whole body, in however many pieces it comes, or None when it is larger than it may be."""
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
-        if len(body) > ANSWER_BYTES_MAX:
+        if len(body) > bytes_max:
             return None
     return bytes(body)
 

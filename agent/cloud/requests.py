@@ -15,16 +15,21 @@ import msgspec
 
 from agent.cloud import wire
 from agent.cloud.lookup import Lookup
-from agent.cloud.probe import words_of
+from agent.cloud.probe import read_whole, words_of
 from agent.core.errors import Transient
+from agent.core.nesting import shallow
 
 CONNECTIONS_MAX: Final = 8
 IDLE_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 65_536
 
 
+NOT_DONE: Final = frozenset({401, 403, 404, 429})
+"""With these, and a problem of its own as the body, the cloud says that it has not even begun."""
+
+
 class Unsent(Transient):
-    """The request did not leave this box."""
+    """The request did not leave this box, or the cloud has turned it away at the door."""
 
 
 class Answer(msgspec.Struct):
@@ -67,9 +72,16 @@ class Counter:
                     trace_request_ctx=going,
                 ) as answer,
             ):
-                content = await answer.content.read(ANSWER_BYTES_MAX)
+                content = await read_whole(answer.content, ANSWER_BYTES_MAX)
+                if answer.status in NOT_DONE and content is not None:
+                    wire.read_problem(answer.headers.get("Content-Type"), content)
+                    raise Unsent("unsent", f"The cloud refuses this box's requests with {answer.status}.")
                 if answer.status != 200:
                     raise wire.NotAnAnswer(f"The cloud answered {answer.status}.")
+                if content is None:
+                    raise wire.NotAnAnswer(f"The cloud's answer is longer than {ANSWER_BYTES_MAX} bytes.")
+                if not shallow(content):
+                    raise wire.NotAnAnswer("The cloud's answer is no JSON, or nested too deeply.")
                 return wire.read_answer(Answer, answer.headers.get("Content-Type"), content)
         except TimeoutError as error:
             raise _failed(going.sent, f"The cloud did not answer within {deadline_s:g} s.") from error

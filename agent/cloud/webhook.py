@@ -26,8 +26,11 @@ class Webhook:
         self._venue = venue
         self._tls = tls
 
-    async def send(self, letter: Letter) -> None:
-        """Returns after a 2xx answer. Raises Transient where a later try may succeed, Rejected where it never will."""
+    async def send(self, letter: Letter) -> str:
+        """Returns after a 2xx answer, with its status.
+
+        Raises Transient where a later try may succeed, Rejected where it never will.
+        """
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "nightsafe",
@@ -46,7 +49,7 @@ class Webhook:
             text = f"The webhook was not reached: {words_of(error)}."
             raise Transient("webhook_away", text, "It is tried again by itself.") from error
         if 200 <= status < 300:
-            return
+            return f"status {status}"
         said = f"The webhook answers {status}."
         if status >= 500 or status in LATER:
             raise Transient("webhook_later", said, "It is tried again by itself.")

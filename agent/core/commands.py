@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from agent.core.nesting import shallow
+
 RESET: Final = "reset"
 PING: Final = "ping"
 NEWEST: Final = frozenset({"menu.updated", "platform.status"})
@@ -44,6 +46,8 @@ def read(event: str, data: str) -> Command | Unusable:
     """One event of the stream. What this version does not know, and what is malformed, is unusable."""
     if event not in MEMBERS and event not in NEWEST and event != RESET:
         return Unusable(event, "unknown")
+    if not shallow(data.encode("utf-8", "replace")):
+        return Unusable(event, "malformed")
     try:
         found = _data(data)
     except (msgspec.DecodeError, UnicodeError):

@@ -42,7 +42,10 @@ WORDS: Final[Mapping[Finding, tuple[str, str]]] = {
     "gateway_silent": ("the router does not answer", "Check the router and its cables."),
     "provider": ("the internet is down behind the router", "Call the internet provider if it lasts."),
     "unreachable": ("no connection to the cloud gets through", "Check the router and its cables."),
-    "lookup_failed": ("the name of the cloud cannot be looked up", "Restart the router; its name service fails."),
+    "lookup_failed": (
+        "the name of the cloud cannot be looked up",
+        "Restart the router. If other sites open in a browser, tell support instead.",
+    ),
     "captive_portal": ("the network wants somebody to log in first", "Log in to the network with a browser."),
     "clock_wrong": ("the clock of this box is wrong", "Set the clock of this box."),
     "tls_failed": ("no secure connection to the cloud can be made", "Tell support."),

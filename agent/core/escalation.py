@@ -5,6 +5,7 @@ never reset that. Ages count the time that the box has run; time switched off co
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,18 +13,40 @@ import msgspec
 from agent.core.conditions import Words
 from agent.core.diagnosis import WORDS
 from agent.core.facts import UplinkFacts
+from agent.core.instants import local_time
 from agent.core.sentence import count, duration
 
 HOUR_S: Final = 3_600.0
 
 
+MOVING_S: Final = 120.0
+"""A backlog of which something has arrived within so long is moving, in seconds."""
+
+
+class Backlog(NamedTuple):
+    """Of `waited` records so many have `arrived`, the last of them `quiet_s` ago; None where none has."""
+
+    waited: int
+    arrived: int
+    quiet_s: float | None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it shrinks, though not fast enough."""
+        return self.arrived > 0 and self.quiet_s is not None and self.quiet_s < MOVING_S
+
+
 class Stall(msgspec.Struct, frozen=True):
     """The stretch of good uplink that runs now: since when (boottime, s), up to which position there was to drain then,
-    and whether that was told already."""
+    and whether that was told already. `first` is how far the cloud had everything when it was first looked at, `seen`
+    how far it had since, and `moved_s` when that last grew."""
 
     good_since_s: float | None = None
     target: int = 0
     told: bool = False
+    first: int | None = None
+    seen: int = 0
+    moved_s: float | None = None
 
 
 def probed(stall: Stall, passed: bool, at_s: float, last: int) -> Stall:
@@ -40,13 +63,30 @@ def looked(stall: Stall, at_s: float, cursor: int, last: int, after_s: float) ->
     if stall.target and cursor >= stall.target:
         since_s = None if stall.good_since_s is None else at_s
         return Stall(since_s, last), False
-    if stall.good_since_s is None:
+    good_since_s = stall.good_since_s
+    if good_since_s is None:
         return stall, False
+    stall = _followed(stall, at_s, cursor)
     if not stall.told and cursor >= last:
         return Stall(at_s, last), False
-    if stall.told or at_s - stall.good_since_s < after_s:
+    if stall.told or at_s - good_since_s < after_s:
         return stall, False
     return msgspec.structs.replace(stall, told=True), True
+
+
+def _followed(stall: Stall, at_s: float, cursor: int) -> Stall:
+    if stall.first is None:
+        return msgspec.structs.replace(stall, first=cursor, seen=cursor)
+    if cursor > stall.seen:
+        return msgspec.structs.replace(stall, seen=cursor, moved_s=at_s)
+    return stall
+
+
+def backlog(stall: Stall, cursor: int, at_s: float) -> Backlog:
+    """What has become of what waited when the stretch began."""
+    first = cursor if stall.first is None else min(stall.first, stall.target)
+    quiet_s = None if stall.moved_s is None else at_s - stall.moved_s
+    return Backlog(stall.target - first, max(0, min(cursor, stall.target) - first), quiet_s)
 
 
 class Packet(msgspec.Struct, frozen=True):
@@ -65,13 +105,21 @@ class Packet(msgspec.Struct, frozen=True):
     pending: int = 0
     last_cloud_error: str | None = None
     version: str = ""
+    waited: int = 0
+    arrived: int = 0
+    moving: bool = False
 
 
 def packet_text(packet: Packet) -> str:
     """The same for people."""
     devices = ", ".join(packet.device_ids) or "none"
+    how = (
+        "sales reach the cloud, but so slowly that what waited has not arrived in time"
+        if packet.moving
+        else "sales do not reach the cloud although it can be reached"
+    )
     return (
-        f"{packet.location_name} ({packet.location_id}): sales do not reach the cloud although it can be reached.\n\n"
+        f"{packet.location_name} ({packet.location_id}): {how}.\n\n"
         f"Location ID:      {packet.location_id}\n"
         f"Location name:    {packet.location_name}\n"
         f"Venue:            {packet.venue}\n"
@@ -80,6 +128,7 @@ def packet_text(packet: Packet) -> str:
         f"Devices:          {devices}\n"
         f"Records waiting:  {packet.pending:,} (sequence {packet.first_sequence} to {packet.last_sequence} of epoch "
         f"{packet.epoch})\n"
+        f"Of the backlog:   {packet.arrived:,} of {packet.waited:,} records have arrived between From and To\n"
         f"Last cloud error: {packet.last_cloud_error or 'none told'}\n"
         f"Nightsafe:        {packet.version}\n\n"
         "All records are safe on the box. Do not charge guests again until it is known which payments were posted.\n"
@@ -90,6 +139,30 @@ def packet_facts(packet: Packet) -> dict[str, Any]:
     """The packet as JSON values."""
     found: dict[str, Any] = msgspec.to_builtins(packet)
     return found
+
+
+def stalled_words(packet: Packet, quiet_s: float | None, told: str, zone: tzinfo, now_ms: int) -> Words:
+    """What people are told of it: that nothing moves, or that it moves too slowly, and what to do."""
+    left = packet.waited - packet.arrived
+    still = f"{count(left, 'record')} still {'waits' if left == 1 else 'wait'}"
+    of_them = f"Of {count(packet.waited, 'record')} that waited then, {packet.arrived:,} have arrived"
+    error = f"Last cloud error: {packet.last_cloud_error or 'none told'}."
+    since = f"The cloud can be reached since {local_time(packet.from_at, zone, now_ms)}."
+    careful = "Do not charge guests again until it is known which payments were posted."
+    if packet.moving:
+        text = f"{since} {of_them}, and {still}: the backlog shrinks, but slowly. {error}"
+        return Words("warning", "Sales reach the cloud slowly", text, f"{told} It goes on by itself. {careful}")
+    if packet.arrived and quiet_s is not None:
+        text = f"{since} {of_them}, and none for {duration(quiet_s).removeprefix('about ')}; {still}. {error}"
+    else:
+        text = f"{since} What waited then is still not in it: {count(left, 'record')}. {error}"
+    return Words("critical", "Sales do not reach the cloud", text, f"{told} {careful}")
+
+
+def drained_words(at: str, zone: tzinfo, now_ms: int) -> Words:
+    """What takes the place of it once that backlog has arrived."""
+    text = f"What had waited is in the cloud since {local_time(at, zone, now_ms)}. Nothing of it is missing."
+    return Words("info", "Sales reached the cloud late", text, "Tell support that it is over, if they were told.")
 
 
 class LastSync(msgspec.Struct, frozen=True):

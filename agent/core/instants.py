@@ -3,7 +3,7 @@
 Pure: which instant it is now comes in as an argument. Never orders anything: order is sequence.
 """
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -13,12 +13,22 @@ def to_text(wall_ms: int) -> str:
     return (_EPOCH + timedelta(milliseconds=wall_ms)).isoformat("T", "milliseconds").replace("+00:00", "Z")
 
 
+def from_ms(wall_ms: int) -> datetime:
+    """Milliseconds since 1970 as an instant."""
+    return _EPOCH + timedelta(milliseconds=wall_ms)
+
+
 def to_ms(text: str) -> int:
     """The instant of an RFC 3339 text in milliseconds since 1970. ValueError when it is none or has no offset."""
     at = datetime.fromisoformat(text)
     if at.tzinfo is None:
         raise ValueError(f"an instant without an offset: {text!r}")
     return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def local_day(day: date) -> str:
+    """A day as people at the venue say it: `Sun 22 Nov`."""
+    return f"{_WEEKDAYS[day.weekday()]} {day.day} {_MONTHS[day.month - 1]}"
 
 
 def local_time(text: str, zone: tzinfo, now_ms: int) -> str:
@@ -30,4 +40,5 @@ def local_time(text: str, zone: tzinfo, now_ms: int) -> str:
 
 
 # Named here: strftime's month names follow the process's locale.
+_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

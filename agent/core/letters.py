@@ -5,6 +5,7 @@ Pure. One letter goes to one address; its key names its occasion, so that the sa
 
 import hashlib
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -41,6 +42,24 @@ class Waiting(msgspec.Struct, frozen=True):
     queued_s: float
     tries_count: int
     detail: str
+
+
+def trial(key: str, channel: Channel, to: str, location_id: str, location_name: str, version: str) -> Letter:
+    """A letter that tells of nothing: somebody wants to know whether letters arrive."""
+    name = f"{location_name} ({location_id})"
+    text = (
+        f"{name} tries whether its letters arrive. Nothing is wrong, and there is nothing to do.\n\n"
+        f"Location ID:   {location_id}\nLocation name: {location_name}\nNightsafe:     {version}\n"
+    )
+    facts = {"kind": "test", "location_id": location_id, "location_name": location_name, "version": version}
+    return Letter(key, channel, to, f"Test letter: {name}", text, "", facts if channel == "webhook" else {})
+
+
+def shown(letter: Letter) -> str:
+    """Whom it is for, for everybody to read: of a URL, which may hold a secret, the host only."""
+    if letter.channel == "mail":
+        return letter.to
+    return f"the webhook at {urlsplit(letter.to).hostname}"
 
 
 def message_id(venue: str, key: str) -> str:

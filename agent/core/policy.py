@@ -159,5 +159,15 @@ def decide(
     return None
 
 
+def closed(reserved: Iterable[Reservation], limits: Limits, now_s: float, declines_count: int) -> Reason | None:
+    """Why nothing at all is taken now, whatever is asked; None where something is."""
+    open_ = list(reserved)
+    if declines_count >= limits.declines_per_day_max:
+        return "declines"
+    if any(now_s - one.at_s > limits.queued_age_max_s for one in open_):
+        return "queued_age"
+    return "venue_limit" if _sum(open_) >= limits.venue_limit else None
+
+
 def _sum(reservations: Iterable[Reservation]) -> int:
     return sum(one.amount for one in reservations)

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from agent.core.nesting import NESTING_MAX, shallow
+
 Status = Literal["ok", "requires_realtime", "declined", "error"]
 
 KEEP_S: Final = 7 * 86_400.0
@@ -16,6 +18,10 @@ KEEP_S: Final = 7 * 86_400.0
 ID_CHARS_MAX: Final = 128
 ARGS_BYTES_MAX: Final = 16_384
 LOYALTY: Final = frozenset({"loyalty.balance", "loyalty.redeem"})
+CHANGES: Final = frozenset(
+    {"card.authorize", "gift_card.redeem", "gift_card.sell", "loyalty.redeem", "on_account.charge", "on_account.pay"}
+)
+"""What changes something at the cloud: whoever asks again must never hear "not done" of what may have been done."""
 LOCAL: Final = frozenset({"payment.status", "notices.mute"})
 """Answered by the box itself, whatever the line is like."""
 
@@ -53,12 +59,14 @@ def read(device: str, service: str, payload: bytes) -> Request | Reply | None:
     """A request; or the reply to one that cannot be read; None where not even its id can be."""
     try:
         body = _body(payload)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     if not 0 < len(body.id) <= ID_CHARS_MAX:
         return None
     if len(body.args) > ARGS_BYTES_MAX:
         return Reply(body.id, "error", {}, "malformed", f"args are more than {ARGS_BYTES_MAX} bytes.")
+    if not shallow(bytes(body.args)):
+        return Reply(body.id, "error", {}, "malformed", f"args are nested deeper than {NESTING_MAX}, or no JSON.")
     try:
         args = _args(body.args)
     except (msgspec.DecodeError, UnicodeError):
@@ -113,13 +121,19 @@ class Capability(msgspec.Struct, frozen=True):
 
 
 def capabilities(
-    services: tuple[str, ...], loyalty: bool, offline: bool, breaker: Breaker, queues_cards: bool
+    services: tuple[str, ...],
+    loyalty: bool,
+    offline: bool,
+    breaker: Breaker,
+    queues_cards: bool,
+    cards_closed: str | None = None,
 ) -> dict[str, Capability]:
-    """The retained `pos/v1/venue/capabilities`: one entry for each service that the venue uses."""
+    """The retained `pos/v1/venue/capabilities`: one entry for each service that the venue uses. Cards that are queued
+    while the cloud is away can be authorised unless that is `cards_closed`, which is the reason then."""
     found = {}
     for service in services:
-        reason = None if service in LOCAL else refusal(service, True, loyalty, offline, breaker)
-        if service == "card.authorize" and queues_cards:
-            reason = None
+        reason: str | None = None if service in LOCAL else refusal(service, True, loyalty, offline, breaker)
+        if service == "card.authorize" and queues_cards and reason is not None:
+            reason = cards_closed
         found[service] = Capability(reason is None, reason)
     return found

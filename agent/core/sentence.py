@@ -8,7 +8,7 @@ from datetime import tzinfo
 from typing import Final, Protocol
 
 from agent.core.diagnosis import WORDS
-from agent.core.facts import Condition, DrainFacts, JournalFacts, UplinkCause, UplinkFacts
+from agent.core.facts import Condition, DrainFacts, Finding, JournalFacts, UplinkCause, UplinkFacts, UplinkState
 from agent.core.instants import local_time
 
 _OFFLINE: Final[dict[UplinkCause, tuple[str, str]]] = {
@@ -30,9 +30,17 @@ _DEGRADED: Final[dict[UplinkCause, tuple[str, str]]] = {
     "cloud_slow": ("The cloud answers slowly", ""),
     "auth": ("The cloud refuses this box's uploads", "Tell support: the box needs a new token."),
 }
+_UPLOADS_FAIL: Final = ("The cloud answers, but uploads fail", "It tries again by itself.")
 SPANS_MAX: Final = 3
 """So many ranges of missing events are named in words; the facts have them all."""
-_UPLOADS_FAIL: Final = ("The cloud answers, but uploads fail", "It tries again by itself.")
+
+
+def what_held(uplink: UplinkState, cause: UplinkCause, finding: Finding) -> str:
+    """What was wrong, as words that stand behind a time."""
+    if uplink == "offline":
+        return WORDS.get(finding, _OFFLINE[cause])[0]
+    words = _DEGRADED.get(cause, _UPLOADS_FAIL)[0]
+    return f"{words[0].lower()}{words[1:]}"
 
 
 def sentence(

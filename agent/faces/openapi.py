@@ -112,6 +112,12 @@ def document() -> dict[str, Any]:
             "/api/v1/uplink/history": _guarded(
                 "How the uplink was, each change with its cause; the latest, oldest first.", _json("UplinkHistory")
             ),
+            "/api/v1/events/stream": _guarded(
+                "The venue's status as server-sent events named status: at once, and at each change. A stream ends"
+                " after 45 s and is opened again by whoever follows it.",
+                {"text/event-stream": {"schema": {"type": "string"}}},
+                "503",
+            ),
             "/api/v1/payments/{payment_id}": _with_pin(
                 "What became of a payment, and whether the guest may be charged again.",
                 {"application/json": {"schema": _ref("PaymentStatus")}},
@@ -167,9 +173,9 @@ def document() -> dict[str, Any]:
     }
 
 
-def _guarded(text: str, content: dict[str, Any]) -> dict[str, Any]:
+def _guarded(text: str, content: dict[str, Any], *others: str) -> dict[str, Any]:
     """A GET that names devices or causes: to other machines over TLS only."""
-    found = _get(text, content)
+    found = _get(text, content, *others)
     found["get"]["responses"] |= _problems("403")
     return found
 

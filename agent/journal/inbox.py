@@ -25,6 +25,14 @@ class Heard(NamedTuple):
     at: Moment
 
 
+def _clean(one: Command) -> Command:
+    """What the disk may have of it: no card number, neither in the data nor in what it is about."""
+    if cards.text_clean(one.data) and cards.text_clean(one.business):
+        return one
+    business, data = (cards.masked(text.encode()).decode() for text in (one.business, one.data))
+    return one._replace(business=business, data=data)
+
+
 class Inbox:
     """The table of commands, and the cursor."""
 
@@ -51,9 +59,7 @@ class Inbox:
             new = []
             for one in commands:
                 statement = SQL["write_command" if one.event in NEWEST else "add_command_once"]
-                clean = (
-                    one if cards.text_clean(one.data) else one._replace(data=cards.masked(one.data.encode()).decode())
-                )
+                clean = _clean(one)
                 if connection.execute(statement, (*clean, *at)).rowcount:
                     new.append(one)
                     self._along(connection, clean)

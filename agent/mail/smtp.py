@@ -4,6 +4,7 @@ Certificates are always checked. The password is read from its file for each con
 no answer after the last line cannot know: the letter is sent again then, with the same Message-ID.
 """
 
+import re
 import ssl
 from collections.abc import Callable
 from email.message import EmailMessage
@@ -20,6 +21,7 @@ TIMEOUT_S: Final = 30.0
 """Time for one letter, connection and all, in seconds."""
 LOGIN_CODES: Final = (530, 534, 535, 538)
 """Answers about the login, not about the letter."""
+FORBIDDEN: Final = re.compile(r"5\.7\.[0-9]")
 
 
 class Server(Protocol):
@@ -54,8 +56,8 @@ class Smtp:
         self._wall_s = wall_s
         self._tls = tls
 
-    async def send(self, letter: Letter) -> None:
-        """Returns when the server has taken it.
+    async def send(self, letter: Letter) -> str:
+        """Returns when the server has taken it: with its words.
 
         Raises Transient where a later try may succeed, Held where a person must act first, Rejected where this letter
         never will be taken.
@@ -66,7 +68,7 @@ class Smtp:
         password = _password(server)
         message = written(letter, server.sender, self._venue, self._wall_s())
         try:
-            await aiosmtplib.send(
+            _, answer = await aiosmtplib.send(
                 message,
                 hostname=server.host,
                 port=server.port,
@@ -79,14 +81,17 @@ class Smtp:
                 local_hostname="nightsafe",
             )
         except aiosmtplib.SMTPRecipientsRefused as error:
-            raise _refused(error.recipients[0].code, error.recipients[0].message) from error
+            raise _refused(server, error.recipients[0].code, error.recipients[0].message) from error
+        except aiosmtplib.SMTPSenderRefused as error:
+            raise _sender_refused(error) from error
         except (aiosmtplib.SMTPConnectResponseError, aiosmtplib.SMTPHeloError) as error:
-            said = f"The mail server turns this box away with {error.code}: {_line(error.message)[:200]}"
+            said = _said(error.code, error.message).replace("says", "turns this box away with", 1)
             raise Transient("mail_later", said, "It is tried again by itself.") from error
         except aiosmtplib.SMTPResponseException as error:
-            raise _refused(error.code, error.message) from error
+            raise _refused(server, error.code, error.message) from error
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             raise _failed(server, error) from error
+        return _line(answer)[:200]
 
 
 def _failed(server: Server, error: Exception) -> Transient | Held:
@@ -130,11 +135,28 @@ def _password(server: Server) -> str | None:
         raise Held("mail_password", text, "Put it there, readable for the service's user only.") from error
 
 
-def _refused(code: int, words: str) -> Transient | Rejected | Held:
-    """A server's answer; its words go to people, without line breaks and bounded."""
-    said = f"The mail server says {code}: {_line(words)[:200]}"
-    if code in LOGIN_CODES:
-        return Held("mail_login", said, "Look at username and password_file in [alerts.smtp].")
+def _refused(server: Server, code: int, words: str) -> Transient | Rejected | Held:
+    """A server's answer; its words go to people, without line breaks and bounded.
+
+    A server that forbids this (5.7.x of RFC 3463) to somebody who has not logged in wants a login, not another address.
+    """
+    said = _said(code, words)
+    if code in LOGIN_CODES or (500 <= code < 600 and not server.username and FORBIDDEN.match(words)):
+        return Held("mail_login", said, "Look at security, username and password_file in [alerts.smtp].")
     if 500 <= code < 600:
         return Rejected("mail_refused", said, "Look at the address.")
     return Transient("mail_later", said, "It is tried again by itself.")
+
+
+def _sender_refused(error: aiosmtplib.SMTPSenderRefused) -> Transient | Held:
+    """The letter is good: its sender is a setting."""
+    said = _said(error.code, error.message)
+    if error.code in LOGIN_CODES:
+        return Held("mail_login", said, "Look at security, username and password_file in [alerts.smtp].")
+    if 500 <= error.code < 600:
+        return Held("mail_sender", said, "Look at sender and username in [alerts.smtp].")
+    return Transient("mail_later", said, "It is tried again by itself.")
+
+
+def _said(code: int, words: str) -> str:
+    return f"The mail server says {code}: {_line(words)[:200].rstrip('. ')}."

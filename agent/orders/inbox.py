@@ -21,11 +21,16 @@ log = structlog.get_logger()
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MAX_S: Final = 60.0
 """Pauses before the stream is opened again, in seconds."""
+SETTLED_S: Final = 15.0
+"""A stream that has lived for so long was no failure: the pauses begin anew, in seconds."""
 ABSENT_RETRY_S: Final = 300.0
 """A cloud without this call is asked again after so long, in seconds."""
 WAIT_MAX_S: Final = 3_600.0
 """The longest wait that the cloud may ask for, in seconds."""
 ABSENT: Final = (404, 405, 501)
+REFUSED_S: Final = 900.0
+"""People are told of a cloud that has refused the stream for so long, in seconds."""
+REFUSED: Final = "commands_refused"
 
 
 class Stream(Protocol):
@@ -42,9 +47,11 @@ class Kept(Protocol):
 
 
 class Telling(Protocol):
-    """Where it is said what has happened."""
+    """Where it is said what holds, and what has happened."""
 
+    def hold(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
     def happened(self, id: str, severity: Severity, title: str, text: str, hint: str) -> None: ...
+    def lift(self, id: str) -> None: ...
 
 
 class Inbox:
@@ -69,6 +76,8 @@ class Inbox:
         self._listeners: list[Callable[[Command], None]] = []
         self._pause_s = 0.0
         self._failures_count = 0
+        self._refused_s: float | None = None
+        """Since when the cloud has refused the stream, and nothing else."""
         self._again = asyncio.Event()
 
     def on_command(self, listener: Callable[[Command], None]) -> None:
@@ -90,12 +99,16 @@ class Inbox:
     async def _keep_hearing(self) -> None:
         while True:
             self._pause_s = 0.0
+            began_s = asyncio.get_running_loop().time()
             try:
                 await self._hear()
             except NightsafeError as error:
                 log.debug("downlink_lost", code=error.code, reason=error.text)
             finally:
+                settled = self.connected and asyncio.get_running_loop().time() - began_s >= SETTLED_S
                 self._note(False)
+            if settled:
+                self._failures_count = 0
             self._failures_count += 1
             pause_s = backoff.pause_s(self._failures_count, self._chance(), BACKOFF_FIRST_S, BACKOFF_MAX_S)
             await self._rest(max(self._pause_s, pause_s))
@@ -114,16 +127,34 @@ class Inbox:
     def _put_off(self, refused: Any) -> None:
         if refused.status == 401:
             self._refused()
+        self._look_at_refusal(refused.status)
         wait_s = ABSENT_RETRY_S if refused.status in ABSENT else min(refused.wait_s or 0.0, WAIT_MAX_S)
         self._pause_s = wait_s
         log.debug("downlink_refused", status=refused.status, wait_s=wait_s)
+
+    def _look_at_refusal(self, status: int) -> None:
+        """A cloud that answers and says no for long is told: nobody would miss what never comes."""
+        now_s = asyncio.get_running_loop().time()
+        if status in ABSENT or not 400 <= status < 500 or status == 429:
+            return
+        if self._refused_s is None:
+            self._refused_s = now_s
+        if now_s - self._refused_s >= REFUSED_S:
+            self._telling.hold(
+                REFUSED,
+                "warning",
+                "The cloud sends this box no orders and no news of payments",
+                f"It answers, and refuses the box's stream of commands with status {status}.",
+                "Tell support: the box may need a new token.",
+            )
 
     def _note(self, connected: bool) -> None:
         if connected == self.connected:
             return
         self.connected = connected
         if connected:
-            self._failures_count = 0
+            self._refused_s = None
+            self._telling.lift(REFUSED)
         log.info("downlink_open" if connected else "downlink_closed")
 
     async def _take(self, messages: list[Any]) -> None:
@@ -131,7 +162,7 @@ class Inbox:
         self._note(True)
         if not messages:
             return
-        found = [read(one.event, one.data) for one in messages]
+        found = [read(one.event, one.data) if one.whole else Unusable(one.event, "too long") for one in messages]
         for one in found:
             if isinstance(one, Unusable):
                 self._set_aside(one)

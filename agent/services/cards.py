@@ -80,6 +80,11 @@ class Cards:
         """All that is reserved now, in minor units."""
         return sum(one.amount for one in self._open.values())
 
+    def closed(self, limits: policy.Limits) -> policy.Reason | None:
+        """Why no card at all is taken offline now, by what is known this moment; None where some are."""
+        today = self._declines[1] if self._declines is not None and self._declines[0] == self._today() else 0
+        return policy.closed(self._open.values(), limits, self._kept.lived_s(), today)
+
     async def offline(self, request: Request) -> Reply:
         """Whether this payment is taken on trust. Raises Transient and JournalDamaged where nothing can be written."""
         try:
@@ -174,6 +179,7 @@ class Cards:
                 async with self._one:
                     await self._load()
                     await self._settle()
+                    await self._declined_today()
             except NightsafeError as error:
                 log.debug("reservations_put_off", code=error.code)
             self._tell()

@@ -198,7 +198,7 @@ class Desk:
         if terms.held and request.service in CHARGES and not unknown:
             return Reply(request.id, "declined", {}, "payments_held", policy.WORDS["payments_held"])
         if why is None:
-            if request.service == "card.authorize" and not unknown:
+            if request.service in rules.CHANGES and not unknown:
                 await self._note_sent(request)
             return await self._ask(request, terms, unknown)
         if why == "service_off":
@@ -208,8 +208,8 @@ class Desk:
         return await self._without_cloud(request, why)
 
     async def _note_sent(self, request: Request) -> None:
-        """From now on only the cloud may say what becomes of this card payment, also after a kill: its answer, or a
-        decision here once it surely did not go out, takes the place of this note."""
+        """From now on only the cloud may say what becomes of this request, also after a kill: its answer, or a decision
+        here once it surely did not go out, takes the place of this note."""
         try:
             await self._kept.sent(request, Reply(request.id, "error", {}, UNKNOWN))
         except NightsafeError as error:  # the journal says so by itself, and a sale that can be authorised goes on

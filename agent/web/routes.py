@@ -22,6 +22,11 @@ from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
 from agent.web.paper import STYLE_HASH, Paper, set_up
 from agent.web.payments import PaymentsFace
+from agent.web.stream import PATH as STREAM_PATH
+from agent.web.stream import Stream
+from agent.web.uplink_page import PAGE as UPLINK_PAGE
+from agent.web.uplink_page import Changes
+from agent.web.uplink_page import make_page as make_uplink_page
 
 HEALTH_TYPE: Final = "application/health+json"
 REFRESH_S: Final = 5
@@ -50,21 +55,26 @@ def make_app(
     people: DevicesPages | None = None,
     payments: PaymentsFace | None = None,
     gets: Mapping[str, Get] | None = None,
+    changes: Changes = tuple,
 ) -> web.Application:
     """The application for one listener; `acts` only for one that may act, `posts` only for one that devices reach,
     `people` only for one that browsers reach; `payments` are told to who may act, or who is logged in there. `gets`
-    are further JSON documents without payloads, by path."""
+    are further JSON documents without payloads, by path, `changes` those of the uplink."""
     app = web.Application(middlewares=[guard(terms, STYLE_HASH)])
     set_up(app)
     metrics = Metrics(source.snapshot)
+    stream = Stream(source)
+    app.on_shutdown.append(stream.stop)
     app.add_routes(
         [
             web.get("/", partial(_page, source)),
+            web.get(UPLINK_PAGE, make_uplink_page(source, changes)),
             web.get("/livez", partial(_checks, source.live)),
             web.get("/readyz", partial(_checks, source.ready)),
             web.get("/health", partial(_health, source)),
             web.get("/metrics", partial(_metrics, metrics)),
             web.get("/api/v1/status", partial(_status, source)),
+            web.get(STREAM_PATH, stream.answer, allow_head=False),
         ]
     )
     if terms.acts and acts is not None:

@@ -24,6 +24,8 @@ class Sink:
     ) -> None:
         self.letters: list[EmailMessage] = []
         self.answers: list[str] = []
+        self.sender_answer = ""
+        """What it says to any sender instead of taking it."""
         self.cut_at_data = 0
         self.port = port
         self._tls = tls if security == "tls" else None
@@ -42,6 +44,15 @@ class Sink:
     def judge(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         good = LoginPassword(USER.encode(), PASSWORD.encode())
         return AuthResult(success=data == good, handled=False)
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.sender_answer:
+            return self.sender_answer
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

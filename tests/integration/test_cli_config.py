@@ -50,6 +50,20 @@ def test_good_settings_are_called_good_and_missing_files_noted(config: Path) -> 
     ]
 
 
+def test_addresses_that_no_letter_goes_to_are_named(config: Path) -> None:
+    text = example().replace('#contact_email = "manager@', 'contact_email = "manager@')
+    config.write_text(f'{text}\n[alerts]\nsupport_email = "support@vendor.example"\n')
+    found = json.loads(nightsafe("config", "check", "--json", "--config", str(config)).stdout)
+    assert found["valid"]
+    unmailed = [note for note in found["notes"] if "[alerts.smtp]" in note]
+    assert [note.partition(":")[0] for note in unmailed] == ["alerts.support_email", "venue.contact_email"]
+    assert "support@vendor.example" in unmailed[0]
+    with config.open("a") as more:
+        more.write('[alerts.smtp]\nhost = "mail.example"\nsender = "box@venue.example"\n')
+    found = json.loads(nightsafe("config", "check", "--json", "--config", str(config)).stdout)
+    assert not any("[alerts.smtp]" in note for note in found["notes"])
+
+
 @pytest.mark.parametrize("command", [("config", "check"), ("config", "show"), ("run",)])
 def test_bad_settings_end_with_78_and_every_problem(config: Path, command: tuple[str, ...]) -> None:
     config.write_text(example().replace('"demo"', '"De\\u001bmo"').replace("listen = [", "listn = ["))

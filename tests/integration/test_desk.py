@@ -68,6 +68,7 @@ def test_A4_3_A4_4_A4_5_A4_6_A4_8_what_needs_the_cloud_is_refused_at_once_while_
             took.append(at_s - began_s)
     took.sort()
     print(f"offline answers: p50 {took[100] * 1000:.1f} ms, p99 {took[197] * 1000:.1f} ms")
+    assert took[100] < 0.05, "half of them; a shared machine may hold up single ones"
     assert "loyalty" not in box.text
 
 
@@ -97,6 +98,11 @@ def test_online_requests_reach_the_cloud_and_a_repeat_has_no_second_effect_over_
         assert till.silent()
         till.raw("gift_card.balance", b'{"id":"m1","args":[]}')
         assert till.reply()["reason"] == "malformed"
+        till.raw("gift_card.balance", b'{"id":"m2","args":' + b'{"a":' * 2_000 + b"1" + b"}" * 2_001)
+        assert till.silent()
+        till.raw("gift_card.balance", b'{"id":"m3","args":' + b'{"a":' * 300 + b"1" + b"}" * 301)
+        assert till.reply()["reason"] == "malformed"
+        assert "stage_crashed" not in box.text, "one device's request ends nobody's session"
         assert till.ask("gift_card.balance", "b9", card_id="g1")["result"]["balance"]["amount"] == 700
         time.sleep(1)  # what was replied is written down behind it
     box.kill()
@@ -181,11 +187,12 @@ def test_A4_6_a_brown_out_is_as_fast_as_an_outage_after_the_first_few_and_ends_b
             for number in range(3):
                 found = till.ask("loyalty.balance", f"slow{number}", customer_id="c1")
                 assert (found["status"], found["reason"]) == ("error", "outcome_unknown")
-            began_s = time.monotonic()
+            began_s, asked_before = time.monotonic(), mute.asked
             for number in range(20):
                 found = till.ask("loyalty.balance", f"fast{number}", customer_id="c1")
                 assert (found["status"], found["reason"]) == ("requires_realtime", "cloud_not_answering")
             assert time.monotonic() - began_s < 1.0
+            assert mute.asked - asked_before <= 2, "no attempt a sale: only the background's own"
             told = until(lambda: _capability(till, "loyalty.balance", False), "tills are told", 5)
             assert told == {"available": False, "reason": "cloud_not_answering"}
             mute.speaks = True
@@ -211,6 +218,34 @@ def test_what_went_out_without_an_answer_is_never_decided_offline_under_the_same
     with asking(box, "till-1") as (till,):
         assert till.ask("card.authorize", "1", **card("p1"))["reason"] == "outcome_unknown"
     assert _open(box) == ["p2"]
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_A4_3_A4_4_A4_8_what_the_cloud_may_have_done_before_a_kill_is_never_told_as_not_done(
+    new_box: NewBox, end: str
+) -> None:
+    """A gift card that was perhaps redeemed is not asked for in cash: the same id hears `outcome_unknown`."""
+    mute = Mute()
+    box = made(new_box, mute.url, services={"deadline_s": 20})
+    online(box)
+    services = ("gift_card.redeem", "gift_card.sell", "on_account.charge", "on_account.pay", "loyalty.redeem")
+    with asking(box, "till-1") as (till,):
+        for service in services:
+            till.send(service, service, card_id="g1", customer_id="c1", amount=TEN, points=5)
+        till.send("gift_card.balance", "balance", card_id="g1")
+        until(lambda: mute.asked == len(services) + 1, "all went out", 10)
+    getattr(box, end)()
+    mute.close()
+    box.start()
+    until(lambda: box.status()["cause"] == "cloud", "away", 20)
+    with asking(box, "till-1") as (till,):
+        for service in services:
+            found = till.ask(service, service, card_id="g1", customer_id="c1", amount=TEN, points=5)
+            assert (found["status"], found["reason"]) == ("error", "outcome_unknown"), found
+        assert till.ask("gift_card.balance", "balance", card_id="g1")["status"] == "requires_realtime", (
+            "changes nothing"
+        )
+        assert till.ask("gift_card.redeem", "new", card_id="g1", amount=TEN)["status"] == "requires_realtime"
 
 
 def test_A4_2_what_is_stored_right_before_a_kill_or_a_stop_counts_after_the_start(new_box: NewBox) -> None:
@@ -340,10 +375,14 @@ def test_A4_2_the_pro_plan_queues_cards_within_limits_of_the_whole_venue_over_a_
         assert two.ask("card.authorize", "5", **card("p8", 2_501, "tok-5"))["reason"] == "venue_limit", "after a kill"
         assert one.ask("card.authorize", "1", **card("p1", 5_000)) == taken
         by = {"manager": "Kim", "reason": "a regular"}
+        until(lambda: _capability(one, "card.authorize", True), "some are taken still", 5)
         assert one.ask("card.authorize", "6", **card("p9", 2_500, "tok-6", override=by))["status"] == "ok"
+        told = until(lambda: _capability(one, "card.authorize", False), "the venue's limit is used up (A4.10)", 5)
+        assert told["reason"] == "venue_limit"
         cloud.start()
         online(box)
         until(box.uploaded, "everything is up", 30)
+        until(lambda: _capability(one, "card.authorize", True), "the cloud authorises", 5)
         until(lambda: _open(box) == ["p5", "p9"], "the cloud has posted p1: it is released", 30)
         send(cloud, "payment.declined", payment_id="p5", at="-", reason="no money")
         until(lambda: _open(box) == ["p9"], "declined is final, too", 20)

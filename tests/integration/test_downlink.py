@@ -1,6 +1,7 @@
 """What the cloud tells a venue, and what it hears from it beside the records, over the running agent and cloud."""
 
 import json
+import sqlite3
 import threading
 import urllib.error
 import urllib.request
@@ -105,6 +106,60 @@ def test_a_cloud_that_has_lost_its_commands_resets_the_box_and_tells_all_it_has(
     send(cloud, "payment.posted", payment_id="p2", at="-")
     until(lambda: heard(box, "payment.posted") == ["p1", "p2"], "what the new log has", 40)
     assert cursor(box).split("-")[0] != before.split("-")[0]
+
+
+def told(cloud: CloudServer, cursor: str, until_event: str) -> list[tuple[str, str]]:
+    """Events and cursors of a stream behind `cursor`, up to the first of `until_event`."""
+    headers = {"Last-Event-ID": cursor} if cursor else {}
+    request = urllib.request.Request(f"{cloud.url}/v1/venues/demo/commands", headers=headers)
+    found, id = [], ""
+    with urllib.request.urlopen(request, timeout=10) as stream:
+        for line in stream:
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name == "id":
+                id = value
+            elif name == "event":
+                found.append((value, id))
+                if value == until_event:
+                    break
+    return found
+
+
+def test_a_reset_tells_what_still_holds_and_no_old_ping_or_menu(new_cloud: NewCloud) -> None:
+    cloud = new_cloud().start()
+    before = send(cloud, "ping", ping_id="1")
+    send(cloud, "menu.updated", menu_version="m1")
+    send(cloud, "payment.posted", payment_id="p1", at="-")
+    send(cloud, "menu.updated", menu_version="m2")
+    send(cloud, "ping", ping_id="2")
+    send(cloud, "payment.declined", payment_id="p2", at="-")
+    reset = ["reset", "payment.posted", "menu.updated", "payment.declined"]
+    assert [name for name, _ in told(cloud, "", "payment.declined")] == reset
+    assert [name for name, _ in told(cloud, before, "payment.declined")] == [*reset[1:3], "ping", reset[3]]
+
+
+def test_a_box_whose_cursor_is_older_than_what_the_cloud_keeps_is_reset(new_cloud: NewCloud) -> None:
+    cloud = new_cloud().start()
+    ids = [send(cloud, "payment.posted", payment_id=f"p{number}", at="-") for number in range(4)]
+    cloud.stop()
+    with sqlite3.connect(cloud.directory / "ledger.sqlite-desk") as desk:
+        desk.execute("delete from commands where number <= 2")
+    cloud.start()
+    assert [name for name, _ in told(cloud, ids[0], "payment.posted")] == ["reset", "payment.posted"]
+    assert told(cloud, ids[1], "payment.posted") == [("payment.posted", ids[2])], "it has missed nothing"
+
+
+def test_A1_3_no_card_number_that_the_cloud_sends_comes_to_the_disk(new_box: NewBox, new_cloud: NewCloud) -> None:
+    cloud, number = new_cloud().start(), "4111111111111111"
+    box = quick(new_box, cloud).start()
+    send(cloud, "payment.posted", payment_id=number, at="-", reason=f"card {number}")
+    last = send(cloud, "payment.posted", payment_id="p2", at="-")
+    until(lambda: cursor(box) == last, "both are heard")
+    assert box.stop() == 0
+    assert len(heard(box, "payment.posted")) == 2
+    for file in box.state.rglob("*"):
+        assert not file.is_file() or number.encode() not in file.read_bytes(), file
+    assert number not in box.text
 
 
 def test_a_ping_is_answered_by_a_heartbeat_that_carries_it(new_box: NewBox, new_cloud: NewCloud) -> None:
@@ -252,6 +307,7 @@ def test_what_is_no_stream_of_commands_is_not_heard_and_what_cannot_be_used_bloc
         request.wfile.write(
             b"id: l-1\nevent: order.invented\ndata: {}\n\nid: l-2\nevent: payment.posted\ndata: oops\n\n"
         )
+        request.wfile.write(b"id: l-2\nevent: order.placed\ndata: " + b"x" * 1_200_000 + b"\n\n")
         request.wfile.write(b'id: l-3\nevent: payment.posted\ndata: {"payment_id":"p1"}\n\n')
         request.wfile.flush()
         threading.Event().wait(30)

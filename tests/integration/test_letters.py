@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import trustme
 from agent.core.errors import Held, NightsafeError, Rejected, Transient
 from agent.core.letters import Letter
 from agent.mail.smtp import Smtp, written
-from tests.integration.machine import Box, until
+from tests.integration.machine import NIGHTSAFE, Box, until
 from tests.integration.mqtt import Device
 from tests.integration.sink import PASSWORD, USER, Answers, Sink
 from tests.sales import counted
@@ -115,6 +116,35 @@ async def test_what_the_server_answers_decides_whether_it_is_tried_again(
     with Sink() as sink:
         assert (await failure(smtp(Server(port=sink.port, security="starttls"), authority))).code == "mail_security"
         assert sink.letters == [], "never in the clear where TLS is set"
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient", "code"),
+    [
+        ("553 5.7.1 sender is not yours", "", "mail_sender"),
+        ("550 who are you", "", "mail_sender"),
+        ("451 4.7.1 later", "", "mail_later"),
+        ("", "554 5.7.1 Relay access denied", "mail_login"),
+        ("", "550 5.1.1 no such mailbox", "mail_refused"),
+    ],
+)
+async def test_a_letter_waits_where_a_setting_is_at_fault_and_ends_where_its_address_is(
+    authority: Authority, sender: str, recipient: str, code: str
+) -> None:
+    """A person mends the setting, and the letter that was written in need goes out after all."""
+    with Sink() as sink:
+        sink.sender_answer, sink.answers = sender, [recipient] if recipient else []
+        found = await failure(smtp(Server(port=sink.port), authority))
+    assert (found.code, isinstance(found, Rejected)) == (code, code == "mail_refused")
+
+
+async def test_whoever_has_logged_in_and_is_forbidden_all_the_same_has_the_wrong_address(
+    authority: Authority, password: Path
+) -> None:
+    with Sink(authority.good, "tls", login=True) as sink:
+        sink.answers = ["550 5.7.1 no mail from outside"]
+        server = Server(port=sink.port, security="tls", username=USER, password_file=password)
+        assert (await failure(smtp(server, authority))).code == "mail_refused"
 
 
 def test_a_line_break_in_what_people_have_named_makes_no_header() -> None:
@@ -266,3 +296,62 @@ def test_A5_1_A5_2_A5_3_a_long_time_without_sync_is_told_with_its_cause_and_sell
 def _grave(box: Box) -> Any:
     found = condition(box, "unsynced")
     return found if found is not None and found["severity"] == "critical" else None
+
+
+def alerts_test(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [*NIGHTSAFE, "alerts", "test", "--config", str(config), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def alerted(new_box: Callable[..., Box], sink_port: int, hook: str, **alerts: Any) -> Path:
+    box = alerting(new_box, "http://127.0.0.1:9", sink_port, hook, **alerts)
+    box.write_config()
+    return box.config
+
+
+def test_A2_9_a_test_letter_goes_to_everybody_and_says_what_the_servers_answered(
+    new_box: Callable[..., Box], hooks: Answers
+) -> None:
+    """Without a running agent, each test an occasion of its own; a webhook's secret path is not shown."""
+    with Sink() as sink:
+        config = alerted(new_box, sink.port, f"{hooks.url}/secret-path")
+        shown = alerts_test(config)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.splitlines() == [
+            f"{SUPPORT}: taken (taken)",
+            "the webhook at 127.0.0.1: taken (status 200)",
+        ]
+        told = json.loads(alerts_test(config, "--json").stdout)["letters"]
+        assert [(one["channel"], one["taken"]) for one in told] == [("mail", True), ("webhook", True)]
+        first, second = sink.letters
+        assert first["Subject"] == "Test letter: Demo Bar (demo-1)"
+        assert "Nothing is wrong" in first.get_content()
+        assert first["Message-ID"] != second["Message-ID"]
+        assert [facts["kind"] for _, facts, _ in hooks.posted] == ["test", "test"]
+
+
+def test_A2_9_a_test_letter_that_is_not_taken_says_why_and_what_to_do(new_box: Callable[..., Box]) -> None:
+    refusing = Answers(lambda method, path: (503, "text/plain", b""))
+    try:
+        with Sink() as sink:
+            sink.answers = ["550 no such mailbox"]
+            shown = alerts_test(alerted(new_box, sink.port, refusing.url))
+    finally:
+        refusing.close()
+    assert shown.returncode == 1
+    mail, hook = shown.stdout.splitlines()
+    assert mail == f"{SUPPORT}: NOT taken. The mail server says 550: no such mailbox. Look at the address."
+    assert hook == "the webhook at 127.0.0.1: NOT taken. The webhook answers 503. Try it again later."
+
+
+@pytest.mark.parametrize(
+    ("alerts", "words"),
+    [({}, "Nobody gets letters from this box."), ({"support_email": SUPPORT}, "No mail server is set.")],
+)
+def test_a_test_letter_says_what_is_not_set(new_box: Callable[..., Box], alerts: dict[str, str], words: str) -> None:
+    box = new_box("http://127.0.0.1:9", alerts=alerts)
+    box.write_config()
+    shown = alerts_test(box.config)
+    assert shown.returncode == 1
+    assert words in shown.stdout + shown.stderr
+    assert "[alerts" in shown.stdout + shown.stderr

@@ -26,7 +26,7 @@ from agent.web.guard import host_allowed
 from agent.web.server import Place, Web
 from tests.integration.box import Box, serving, until
 
-PATHS = ("/", "/livez", "/readyz", "/readyz?verbose", "/health", "/metrics", "/api/v1/status")
+PATHS = ("/", "/uplink", "/livez", "/readyz", "/readyz?verbose", "/health", "/metrics", "/api/v1/status")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from agent.alerts.escalation import LAST_SYNC, OVERDUE, STALLED, Escalation, Terms
 from agent.alerts.outbox import Outbox
-from agent.core.errors import Transient
+from agent.core.errors import NightsafeError, Rejected, Transient
 from agent.core.escalation import Now
 from agent.core.letters import Letter, Waiting
 from agent.mail.smtp import Smtp
@@ -58,8 +58,9 @@ class Full:
     def lived_s(self) -> float:
         return 1.0
 
-    async def send(self, letter: Letter) -> None:
+    async def send(self, letter: Letter) -> str:
         self.sent.append(letter)
+        return "250 taken"
 
 
 async def test_A2_9_a_letter_that_was_taken_while_the_disk_is_full_is_not_sent_again() -> None:
@@ -193,3 +194,29 @@ async def test_A2_9_a_server_that_turns_the_connection_away_is_asked_again_later
             await asyncio.wait_for(Smtp("demo", lambda: server, lambda: 1_795_342_500.0).send(LETTER), 20)
         thread.join(10)
     assert failed.value.code in ("mail_later", "mail_away")
+
+
+@pytest.mark.parametrize("failure", [Rejected("webhook_refused", "It says 404."), Transient("webhook_away", "Away.")])
+async def test_a_webhooks_address_which_may_hold_a_secret_is_not_told_to_tills(failure: NightsafeError) -> None:
+    class Refusing(Full):
+        async def send(self, letter: Letter) -> str:
+            raise failure
+
+        async def ended(self, waiting: Waiting, end: str, detail: str = "") -> None: ...
+        async def tried(self, waiting: Waiting, detail: str) -> None: ...
+        def lived_s(self) -> float:
+            return 10_000.0
+
+    told: list[str] = []
+    telling = SimpleNamespace(
+        hold=lambda *words: told.extend(words), happened=lambda *words: told.extend(words), lift=lambda id: None
+    )
+    box = Refusing(failures=0)
+    letter = Letter(
+        "sync_stalled:e:1:webhook", "webhook", "https://hooks.example/T0/secret", "Sync stalled", "", "", {}
+    )
+    box.rows = [Waiting(1, letter, 0.0, 0, "")]
+    limits = SimpleNamespace(letter_days=7)
+    await Outbox(box, {"webhook": box}, telling, lambda: 0.0, lambda: 0.5, lambda: limits)._send_due()
+    assert "the webhook at hooks.example" in " ".join(told)
+    assert "secret" not in " ".join(told)

@@ -1,10 +1,11 @@
 """Server-sent events, however the network cuts them."""
 
+import sys
+
 import pytest
 
 from agent.cloud.downlink import EVENT_CHARS_MAX, Message, Parser
 from agent.core.commands import Command, Unusable, read
-from agent.core.errors import Rejected
 
 STREAM = (
     ": a comment\n\n"
@@ -40,10 +41,26 @@ def test_a_stream_that_ends_in_the_middle_of_an_event_has_not_said_it() -> None:
     assert parsed(b"id: x-1\nevent: ping\ndata: {}\n") == []
 
 
-@pytest.mark.parametrize("part", [b"x" * 70_000, b"data: " + b"x" * 70_000 + b"\n"])
-def test_an_event_without_end_is_given_up(part: bytes) -> None:
-    with pytest.raises(Rejected):
-        parsed(*[part] * (EVENT_CHARS_MAX // 70_000 + 2))
+@pytest.mark.parametrize("part", [b"x" * 70_000, b"data: " + b"x" * 70_000 + b"\n", b"data:\n" * 70_000])
+def test_an_event_that_is_too_long_is_skipped_with_its_cursor_in_bounded_memory_and_blocks_none(part: bytes) -> None:
+    parser = Parser()
+    found = list(parser.feed(b"id: x-1\nevent: order.placed\ndata: "))
+    for _ in range(3 * EVENT_CHARS_MAX // 70_000):
+        found += parser.feed(part)
+        assert sys.getsizeof(parser._rest) + sys.getsizeof(parser._data) <= 10 * EVENT_CHARS_MAX
+    assert found == []
+    found += parser.feed(b"\n\nid: x-2\nevent: ping\ndata: {}\n\n")
+    assert found == [Message("order.placed", "", "x-1", whole=False), Message("ping", "{}", "x-2")]
+
+
+def test_the_longest_event_that_may_be_is_whole() -> None:
+    data = "x" * (EVENT_CHARS_MAX - 1)
+    assert parsed(f"id: x-1\ndata: {data}\n\n".encode()) == [Message("message", data, "x-1")]
+
+
+def test_an_event_without_a_cursor_of_its_own_leaves_it_where_it_was() -> None:
+    """Else the next connection would begin from nothing, and the cloud tell all that it has."""
+    assert list(Parser("abc-7").feed(b"event: ping\ndata: {}\n\n")) == [Message("ping", "{}", "abc-7")]
 
 
 def test_a_command_is_known_by_what_it_is_about() -> None:

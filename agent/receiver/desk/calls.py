@@ -136,7 +136,7 @@ class Desk:
             raise refused("malformed", f"{body.event} needs {member}, as text.")
         number = await self._store.send(venue, body.event, business, msgspec.json.encode(body.data).decode())
         self._tell(venue)
-        name, _ = await self._store.log(venue)
+        name = (await self._store.log(venue)).name
         log.info("command_sent", venue=venue, command=body.event, number=number)
         return Numbered(f"{name}-{number}")
 
@@ -147,9 +147,9 @@ class Desk:
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """The venue's commands behind its cursor, and then as they come."""
         venue = request.match_info["venue"]
-        name, last = await self._store.log(venue)
+        name, first, last = await self._store.log(venue)
         match = _CURSOR.fullmatch(request.headers.get("Last-Event-ID", ""))
-        known = match is not None and match[1] == name and int(match[2]) <= last
+        known = match is not None and match[1] == name and first - 1 <= int(match[2]) <= last
         response = web.StreamResponse(headers={"Content-Type": wire.EVENTS_TYPE, "Cache-Control": "no-store"})
         await response.prepare(request)
         after = int(match[2]) if known and match is not None else 0
@@ -159,8 +159,9 @@ class Desk:
             changed = self._changed[venue]
             page = await self._store.commands(venue, after, PAGE_COMMANDS)
             for number, event, data in page:
-                await _write(response, _event(event, data, f"{name}-{number}"))
                 after = number
+                if known or event != "ping" or number > last:  # an old ping is nothing that still holds
+                    await _write(response, _event(event, data, f"{name}-{number}"))
             if page:
                 continue
             try:

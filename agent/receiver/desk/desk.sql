@@ -51,8 +51,16 @@ insert into commands (venue, number, event, business, data, sent_at) values (?, 
 -- :has_command
 select 1 from commands where venue = ? and event = ? and business = ? limit 1
 
+-- :first_number
+select min(number) from commands where venue = ?
+
 -- :page_commands
-select number, event, data from commands where venue = ? and number > ? order by number limit ?
+-- of what only the newest holds, the newest
+select number, event, data from commands as one where venue = ? and number > ? and not (
+  event in ('menu.updated', 'platform.status') and exists (
+    select 1 from commands as later indexed by commands_business
+    where later.venue = one.venue and later.event = one.event and later.number > one.number))
+order by number limit ?
 
 -- :trim_commands
 delete from commands where venue = ? and number <= ?

@@ -36,6 +36,14 @@ def _statements() -> dict[str, str]:
 SQL: Final = _statements()
 
 
+class Log(NamedTuple):
+    """A venue's log: its name, and its first and last number; a log that holds nothing ends before it begins."""
+
+    name: str
+    first: int
+    last: int
+
+
 class Command(NamedTuple):
     """One entry of a venue's log; `data` is one line of JSON."""
 
@@ -111,19 +119,20 @@ class Store:
         self._db.execute(SQL["trim_commands"], (venue, last + 1 - COMMANDS_KEPT))
         return int(last) + 1
 
-    async def log(self, venue: str) -> tuple[str, int]:
-        """The name of the venue's log, and its last number."""
+    async def log(self, venue: str) -> Log:
+        """The venue's log: a new one where it has none."""
         return await self._thread.run(self._log, venue)
 
-    def _log(self, venue: str) -> tuple[str, int]:
+    def _log(self, venue: str) -> Log:
         with self._transaction():
             self._db.execute(SQL["add_log"], (venue, secrets.token_hex(8)))
         (name,) = self._db.execute(SQL["log"], (venue,)).fetchone()
         (last,) = self._db.execute(SQL["last_number"], (venue,)).fetchone()
-        return str(name), int(last)
+        (first,) = self._db.execute(SQL["first_number"], (venue,)).fetchone()
+        return Log(str(name), int(last) + 1 if first is None else int(first), int(last))
 
     async def commands(self, venue: str, after: int, count: int) -> list[Command]:
-        """A page of the log."""
+        """A page of the log, without what a newer one has taken the place of."""
         values = (venue, after, count)
         return [
             Command(*row)
