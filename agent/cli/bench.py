@@ -47,6 +47,8 @@ class Only(StrEnum):
     DISK = "disk"
     DRAIN = "drain"
     LIVE = "live"
+    UPLINK = "uplink"
+    DESK = "desk"
 
 
 _PART: Final[dict[Only, Part]] = {
@@ -54,6 +56,8 @@ _PART: Final[dict[Only, Part]] = {
     Only.DISK: "disk",
     Only.DRAIN: "drain",
     Only.LIVE: "live",
+    Only.UPLINK: "uplink",
+    Only.DESK: "desk",
 }
 
 
