@@ -13,6 +13,7 @@ from agent.bench import machine
 from agent.bench.asking import Answer, Asking, Question
 from agent.bench.facts import LATE_MS, Asked
 from agent.bench.figures import percentile
+from agent.bench.generator import Broken
 from agent.bench.load import Load
 from agent.bench.plan import DEVICES, Plan
 from agent.bench.programs import BenchFailed, Box
@@ -62,13 +63,16 @@ def _under(plan: Plan, fault: str) -> list[Asked]:
         box = stack.enter_context(Box(directory, front.url if front else way.url))
         box.start()
         _until_online(box)
-        tills = stack.enter_context(Asking(box.port, DEVICES, plan.level, directory.name))
-        if front is not None:
-            front.mute()
-        else:
-            way.turn(next(state for state in FAULTS if state == fault))
-        known = _until_known(tills)
-        found = [_span(plan, way, box, tills, fault, known, per_s) for per_s in (0.0, SELLING_PER_S)]
+        try:
+            tills = stack.enter_context(Asking(box.port, DEVICES, plan.level, directory.name))
+            if front is not None:
+                front.mute()
+            else:
+                way.turn(next(state for state in FAULTS if state == fault))
+            known = _until_known(tills)
+            found = [_span(plan, way, box, tills, fault, known, per_s) for per_s in (0.0, SELLING_PER_S)]
+        except (Broken, OSError) as error:
+            raise box.failure(f"broke the asking off: {error}") from error
     shutil.rmtree(directory)
     return found
 
