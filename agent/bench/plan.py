@@ -17,7 +17,7 @@ PREPARED_PER_S_MAX: Final = 90_000
 """Frames made beforehand for each second of a point: more than this path can take."""
 PREPARED_ALONE_PER_S: Final = 10_000
 """The same for one device with one event in flight."""
-ROUNDS: Final = 5
+ROUNDS: Final = 4
 """How often intake is measured in each state of the way to the cloud."""
 
 
