@@ -97,7 +97,7 @@ class _Till:
         """Whole packets as type and body; what is left over waits for more."""
         self._rest += data
         found = []
-        while (cut := _head(self._rest)) is not None and len(self._rest) >= sum(cut):
+        while (cut := head(self._rest)) is not None and len(self._rest) >= sum(cut):
             begin, length = cut
             found.append((self._rest[0] >> 4, self._rest[begin : begin + length]))
             self._rest = self._rest[begin + length :]
@@ -173,7 +173,7 @@ def frame(first: int, body: bytes) -> bytes:
             return bytes((first,)) + bytes(digits) + body
 
 
-def _head(data: bytes) -> tuple[int, int] | None:
+def head(data: bytes) -> tuple[int, int] | None:
     """Where a packet's body begins, and its length; None where that has not come yet."""
     length = 0
     for place, byte in enumerate(data[1:5]):

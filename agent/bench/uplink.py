@@ -45,10 +45,9 @@ def measure(plan: Plan, rate_per_s: float | None) -> Uplink:
 
 
 def turned(number: int) -> tuple[State, ...]:
-    """The states in the order of one round: none is always first, or always behind the same other."""
+    """The states in the order of one round: another begins each time."""
     at = number % len(STATES)
-    order = STATES[at:] + STATES[:at]
-    return order if number % 2 == 0 else order[::-1]
+    return STATES[at:] + STATES[:at]
 
 
 def medians(rounds: list[Round]) -> dict[str, float]:
