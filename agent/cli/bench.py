@@ -62,7 +62,7 @@ _PART: Final[dict[Only, Part]] = {
 
 
 def command(
-    quick: Annotated[bool, typer.Option("--quick", help="Small numbers, for a look: half a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small numbers, for a look: three minutes.")] = False,
     backlog: Annotated[
         int | None, typer.Option(min=1_000, help="Records of the backlog.", show_default="1000000")
     ] = None,
@@ -79,7 +79,7 @@ def command(
 ) -> None:
     """Measure this machine: intake against the disk's floor, bytes written, drain, memory, start, live intake.
 
-    Takes about six minutes and 6 GiB of disk. docs/benchmarks.md says how to read the figures. Exit 0 when all was
+    Takes about twenty minutes and 6 GiB of disk. docs/benchmarks.md says how to read the figures. Exit 0 when all was
     measured, whether the aims are met or not.
     """
     if profile:
