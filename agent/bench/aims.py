@@ -63,6 +63,15 @@ def _flatness(report: Report) -> float | None:
     return report.drain[-1].peak_mib / report.drain[0].peak_mib
 
 
+def _down_to_up(*, by_clock: bool) -> Callable[[Report], float | None]:
+    return lambda report: next((one.ratio for one in report.uplink if (one.rate_per_s is not None) == by_clock), None)
+
+
+def _refusals(report: Report) -> float | None:
+    """The worst of the faults, with and without sales beside them."""
+    return max((one.p99_ms for one in report.desk), default=None)
+
+
 _BOUNDS: Final = (
     _Bound("acknowledged at 20 x 8", 25_000, "events/s", True, _intake(20, 8, lambda one: one.events_per_s)),
     _Bound("acknowledged at 20 x 32", 35_000, "events/s", True, _intake(20, 32, lambda one: one.events_per_s)),
@@ -76,4 +85,7 @@ _BOUNDS: Final = (
     _Bound("written per event, one a commit", 8, "kB", False, _written(1)),
     _Bound("written per event, fifty a commit", 2, "kB", False, _written(50)),
     _Bound("live p99 while draining", 2, "x without", False, lambda report: report.live.ratio if report.live else None),
+    _Bound("p99 uplink down, by the clock", 1.2, "x up", False, _down_to_up(by_clock=True)),
+    _Bound("p99 uplink down, saturated", 1.2, "x up", False, _down_to_up(by_clock=False)),
+    _Bound("p99 of offline refusals", 50, "ms", False, _refusals),
 )

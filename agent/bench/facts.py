@@ -10,6 +10,9 @@ import msgspec
 GENERATOR_SHARE_MAX: Final = 0.9
 """Share of one core above which the generator is the brake."""
 
+LATE_MS: Final = 50.0
+"""An answer to what cannot be asked now that takes longer is late."""
+
 
 class Machine(msgspec.Struct, frozen=True):
     """Where it was measured. `load_before` is the 1-minute load average before the first point.
@@ -148,6 +151,51 @@ class Live(msgspec.Struct, frozen=True):
     noise: Noise
 
 
+class Round(msgspec.Struct, frozen=True):
+    """Intake in one span, with the way to the cloud in one state. `drained_per_s` went up meanwhile."""
+
+    way: str
+    events_per_s: float
+    p50_ms: float
+    p99_ms: float
+    drained_per_s: float
+    noise: Noise
+
+
+class Uplink(msgspec.Struct, frozen=True):
+    """Intake with the uplink up and down, in turns on one agent, at `rate_per_s` or (None) as fast as it goes.
+
+    `p99_ms` has the median of the rounds' p99s for each state of the way; `ratio` is the worst of the states that are
+    down to the one that is up.
+    """
+
+    devices: int
+    window: int
+    rate_per_s: float | None
+    rounds: tuple[Round, ...]
+    p99_ms: dict[str, float]
+    ratio: float
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Requests in real time that cannot be answered by the cloud, `rate_per_s` from all devices together.
+
+    From the fault until the box knew it, `waited` requests were answered late (after `LATE_MS`), the last of them at
+    `known_s`; `requests` and the latencies are of the span after it, in which `selling_per_s` events came beside them.
+    """
+
+    fault: str
+    selling_per_s: float
+    rate_per_s: float
+    known_s: float
+    waited: int
+    requests: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    noise: Noise
+
+
 class Aim(msgspec.Struct, frozen=True):
     """One aim, and how it was met. `unit` ends both figures."""
 
@@ -172,4 +220,6 @@ class Report(msgspec.Struct, frozen=True):
     disk: tuple[Disk, ...]
     drain: tuple[Drain, ...]
     live: Live | None
+    uplink: tuple[Uplink, ...]
+    desk: tuple[Asked, ...]
     aims: tuple[Aim, ...]

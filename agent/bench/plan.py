@@ -7,8 +7,8 @@ from typing import Final, Literal, NamedTuple
 
 from agent.bench.generator import Job
 
-Part = Literal["intake", "drain", "disk", "live"]
-PARTS: Final[tuple[Part, ...]] = ("intake", "disk", "drain", "live")
+Part = Literal["intake", "drain", "disk", "live", "uplink", "desk"]
+PARTS: Final[tuple[Part, ...]] = ("intake", "disk", "drain", "live", "uplink", "desk")
 
 DEVICES: Final = 20
 SAMPLE_EVENTS: Final = 20_000
@@ -17,6 +17,8 @@ PREPARED_PER_S_MAX: Final = 90_000
 """Frames made beforehand for each second of a point: more than this path can take."""
 PREPARED_ALONE_PER_S: Final = 10_000
 """The same for one device with one event in flight."""
+ROUNDS: Final = 4
+"""How often intake is measured in each state of the way to the cloud."""
 
 
 class Times(NamedTuple):
@@ -57,6 +59,26 @@ class Plan(NamedTuple):
     def backlog_small(self) -> int:
         """The backlog that the large one's memory is compared with."""
         return self.backlog // 10
+
+    @property
+    def rounds(self) -> int:
+        """How often each state of the way to the cloud has its turn."""
+        return 1 if self.quick else ROUNDS
+
+    def paced(self, port: int, rate_per_s: float) -> Job:
+        """Events by the clock for one span, in a new epoch of each device."""
+        span_s = self.times.warm_up_s + self.times.point_s
+        return Job(
+            port=port,
+            level=self.level,
+            devices=DEVICES,
+            window=1,
+            count=int(rate_per_s * (span_s + 1) / DEVICES) + 1,
+            since_ms=now_ms(),
+            rate_per_s=rate_per_s,
+            warm_up_s=self.times.warm_up_s,
+            measure_s=self.times.point_s,
+        )
 
     def pressed(
         self, port: int, devices: int, window: int, *, bursts: bool = False, authority: Path | None = None

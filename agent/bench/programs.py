@@ -4,6 +4,7 @@ The box runs with its default settings. Everything it keeps lies in the folder t
 """
 
 import http.client
+import os
 import shutil
 import signal
 import socket
@@ -254,10 +255,12 @@ def _quoted(path: Path) -> str:
 class Cloud:
     """The reference cloud over a ledger in `directory`. A context manager: it runs while the context lasts."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        """On `port`, or any that is free."""
         directory.mkdir(exist_ok=True)
         ledger = f"sqlite:{directory / 'cloud.db'}"
-        command = [sys.executable, "-m", "agent", "cloud", "serve", "--listen", "127.0.0.1:0", "--ledger", ledger]
+        listen = f"127.0.0.1:{port}"
+        command = [sys.executable, "-m", "agent", "cloud", "serve", "--listen", listen, "--ledger", ledger]
         self._program = Program("The cloud", command, directory / "cloud.log")
         self._ready = threading.Event()
         self.url = ""
@@ -274,6 +277,10 @@ class Cloud:
     def cpu_s(self) -> float:
         """Its CPU time so far."""
         return machine.cpu_s(self._program.pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stop its process where it stands, or let it go on."""
+        os.kill(self._program.pid, number)
 
     def _hear(self, line: bytes) -> None:
         words = line.decode("utf-8", "replace").split()

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from agent import __version__
-from agent.bench import disk, drain, floor, intake, live, machine
+from agent.bench import desk, disk, drain, floor, intake, live, machine, uplink
 from agent.bench.aims import aims
 from agent.bench.backlog import Backlog
 from agent.bench.facts import Drain, Live, Report
@@ -30,6 +30,8 @@ def run(plan: Plan) -> Report:
     syncs_per_s = floor.syncs_per_s(plan.work, plan.times.floor_s) if points else None
     written = tuple(disk.measure(plan, count) for count in disk.PER_COMMIT) if "disk" in wants else ()
     drains, sold = _with_backlog(plan) if {"drain", "live"} & set(wants) else ((), None)
+    ways = tuple(uplink.measure(plan, rate_per_s) for rate_per_s in uplink.LOADS) if "uplink" in wants else ()
+    asked = desk.measure(plan) if "desk" in wants else ()
     report = Report(
         version=__version__,
         measured_at=to_text(began_ms),
@@ -42,6 +44,8 @@ def run(plan: Plan) -> Report:
         disk=written,
         drain=drains,
         live=sold,
+        uplink=ways,
+        desk=asked,
         aims=(),
     )
     return msgspec.structs.replace(report, aims=aims(report))

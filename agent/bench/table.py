@@ -1,6 +1,7 @@
 """[table] A report as people read it. Only words and columns: every figure is in the report already."""
 
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import Final
 
 from rich import box
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.bench.aims import FLAT_RATIO
-from agent.bench.facts import Disk, Drain, Floor, Intake, Line, Live, Noise, Report
+from agent.bench.facts import Asked, Disk, Drain, Floor, Intake, Line, Live, Noise, Report, Uplink
 
 NOISE_SAID: Final = 0.05
 """Share of the machine taken by others from which it is said beside the figures."""
@@ -31,6 +32,10 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield _drain(report.drain)
     if report.live is not None:
         yield _live(report.live)
+    for one in report.uplink:
+        yield _uplink(one)
+    if report.desk:
+        yield _desk(report.desk)
     for name, lines in _profiles(report):
         yield _profile(name, lines)
     yield _aims(report)
@@ -128,6 +133,38 @@ def _live(live: Live) -> Table:
     return table
 
 
+def _uplink(uplink: Uplink) -> Table:
+    how = f"{uplink.rate_per_s:,.0f} events/s by the clock" if uplink.rate_per_s else "as fast as it goes"
+    load = f"{uplink.devices} devices" if uplink.rate_per_s else f"{uplink.devices} x {uplink.window}"
+    table = _table(
+        f"Uplink up and down in turns: {load}, {how}", "the cloud", "p99 ms,\nmedian", "to up", "events\n/s",
+        "p50 ms,\nmedian", "drained\n/s", "p99 ms of each round", "others",
+    )  # fmt: skip
+    for way, p99_ms in uplink.p99_ms.items():
+        rounds = [one for one in uplink.rounds if one.way == way]
+        table.add_row(
+            way, f"{p99_ms:.2f}", f"{p99_ms / uplink.p99_ms['up']:.2f}",
+            f"{median(one.events_per_s for one in rounds):,.0f}", f"{median(one.p50_ms for one in rounds):.2f}",
+            f"{median(one.drained_per_s for one in rounds):,.0f}",
+            " ".join(f"{one.p99_ms:.1f}" for one in rounds),
+            f"{max(one.noise.other + one.noise.steal for one in rounds):.0%}",
+        )  # fmt: skip
+    return table
+
+
+def _desk(points: Sequence[Asked]) -> Table:
+    table = _table(
+        f"Refusals: {points[0].rate_per_s:.0f} requests/s that need the cloud", "fault", "events/s\nbeside",
+        "p50 ms", "p99 ms", "max ms", "requests", "late until\nknown", "known\nafter s", "others",
+    )  # fmt: skip
+    for one in points:
+        table.add_row(
+            one.fault, f"{one.selling_per_s:.0f}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.max_ms:.1f}",
+            f"{one.requests:,}", f"{one.waited:,}", f"{one.known_s:.2f}", _others(one.noise),
+        )  # fmt: skip
+    return table
+
+
 def _profiles(report: Report) -> Iterator[tuple[str, tuple[Line, ...]]]:
     yield from (
         (f"intake {one.devices} x {one.window}{' TLS' * one.tls}", one.profile) for one in report.intake if one.profile
@@ -184,8 +221,9 @@ def remarks(report: Report) -> list[str]:
 
 
 def _noises(report: Report) -> Iterator[Noise]:
-    for points in (report.intake, report.disk, report.drain):
+    for points in (report.intake, report.disk, report.drain, report.desk):
         yield from (one.noise for one in points)
+    yield from (one.noise for uplink in report.uplink for one in uplink.rounds)
     if report.live is not None:
         yield from (report.live.noise, report.live.noise_draining)
 

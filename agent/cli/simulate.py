@@ -17,6 +17,7 @@ import typer
 from agent.cli.options import JsonOption
 from agent.core.errors import NightsafeError
 from agent.tills.floor import Floor, FloorSettings, Mix, Totals, wait
+from agent.tills.questions import Answers, asked_words
 from agent.tills.voice import Voice
 from agent.tills.words import Habits
 
@@ -33,7 +34,10 @@ class Protocol(StrEnum):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """How a simulation ended; counts are events over the folder's whole life, `in_cloud` by the box's receipts."""
+    """How a simulation ended; counts are events over the folder's whole life, `in_cloud` by the box's receipts.
+
+    `answers` counts the questions of this run by how they ended; `slowest_s` is the longest wait for an answer.
+    """
 
     made: int
     told: int
@@ -44,6 +48,7 @@ class Summary(msgspec.Struct, frozen=True):
     connects: int
     resends: int
     duplicates: int
+    answers: dict[str, float]
     seconds: float
     directory: str
     problems: tuple[str, ...]
@@ -67,14 +72,20 @@ def simulate(
     ] = 0.0,
     resends: Annotated[int, typer.Option(min=0, help="Every n-th event is kept back until it is asked for.")] = 0,
     duplicates: Annotated[int, typer.Option(min=0, help="Every n-th event is sent twice.")] = 0,
+    asks: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of what happens that has something asked in real time, such as a card."
+        ),
+    ] = 0.0,
     reinstalled: Annotated[bool, typer.Option("--reinstalled", help="Each till counts afresh in a new epoch.")] = False,
     settle: Annotated[float, typer.Option(min=0.0, help="Seconds that the last events may take at the end.")] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate tills that sell through a box; ends after --count or --seconds, or with Ctrl-C.
 
-    Exit: 0 every event was told or refused by name; 1 some are untold and stay in the folder, or the folder cannot be
-    used; 3 no till ever connected.
+    Exit: 0 every event was told or refused by name, and every question answered; 1 some are untold and stay in the
+    folder, a question had no answer or two different ones, or the folder cannot be used; 3 no till ever connected.
     """
     folder = directory or Path(tempfile.mkdtemp(prefix="nightsafe-tills-"))
     settings = FloorSettings(
@@ -89,6 +100,7 @@ def simulate(
         window=window,
         reinstalled=reinstalled,
         habits=Habits(duplicate_every=duplicates, withhold_every=resends, reconnect_every_s=reconnects),
+        asks=asks,
     )
     started_s = time.monotonic()
     try:
@@ -101,7 +113,8 @@ def simulate(
     if totals.connects == 0:
         print(f"No till ever connected to {host}:{port}. Is the box running? Try: nightsafe status", file=sys.stderr)
         raise typer.Exit(EXIT_NOT_CONNECTED)
-    raise typer.Exit(EXIT_NOT_TOLD if totals.untold else 0)
+    unanswered = totals.answers.waiting or totals.answers.wrong
+    raise typer.Exit(EXIT_NOT_TOLD if totals.untold or unanswered else 0)
 
 
 def _run(settings: FloorSettings, seconds: float | None, settle_s: float, *, quiet: bool) -> Totals:
@@ -134,6 +147,7 @@ def _summary(totals: Totals, seconds: float, folder: Path) -> Summary:
         connects=totals.connects,
         resends=totals.resends,
         duplicates=totals.duplicates,
+        answers=totals.answers._asdict(),
         seconds=round(seconds, 3),
         directory=str(folder),
         problems=totals.problems,
@@ -141,10 +155,12 @@ def _summary(totals: Totals, seconds: float, folder: Path) -> Summary:
 
 
 def _words(summary: Summary) -> str:
+    answers = Answers(**summary.answers)  # type: ignore[arg-type]
     lines = [
         f"{summary.tills} tills made {summary.made:,} events in {summary.seconds:.1f} s: {summary.told:,} told, "
         f"{summary.refused:,} refused, {summary.untold:,} untold; {summary.in_cloud:,} in the cloud by the receipts.",
         f"{summary.connects:,} connections, {summary.resends:,} resends asked for, {summary.duplicates:,} sent twice.",
+        *([f"{asked_words(answers)}; the slowest took {answers.slowest_s:.2f} s."] if answers.asked else []),
         f"The tills' own files: {summary.directory}",
         *summary.problems,
     ]

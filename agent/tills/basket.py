@@ -35,6 +35,14 @@ class Moment(NamedTuple):
     data: Data
 
 
+class Authorize(NamedTuple):
+    """No event: a card that is to be asked about before anything is said to have happened."""
+
+    payment_id: str
+    amount: Data
+    card: Data
+
+
 class Product(NamedTuple):
     """What can be ordered; `unit_amount` in minor units, `options` as (option id, name, amount in minor units)."""
 
@@ -90,21 +98,28 @@ BRANDS: Final = ("visa", "mastercard", "amex")
 
 
 class Basket:
-    """One till's trade. `next_moment` yields what happens next; the same seed and instants give the same trade."""
+    """One till's trade. `next_moment` yields what happens next; the same seed and instants give the same trade.
 
-    def __init__(self, device: str, seed: str) -> None:
+    A share `asks` of the cards, 0 to 1, is asked about: an `Authorize` comes in place of a moment, and `decided` must
+    be called before the next one.
+    """
+
+    def __init__(self, device: str, seed: str, asks: float = 0.0) -> None:
         self._device = device
         self._random = Random(f"{seed}/{device}")
+        self._asks = asks
+        self._asked = Random(f"{seed}/{device}/asked")
+        self._decided: Data | None = None
         self._open: list[Check] = []
         self._captured: list[Captured] = []
         self._numbers = 1000
         self._batch = "".join(self._random.choices(LETTERS, k=4))
         self._shift_id = ""
         self._shifts = 0
-        self._due: Iterator[Moment] = iter(())
+        self._due: Iterator[Moment | Authorize] = iter(())
         self._opened = False
 
-    def next_moment(self, at_ms: int, *, payments_held: bool = False) -> Moment:
+    def next_moment(self, at_ms: int, *, payments_held: bool = False) -> Moment | Authorize:
         """What happens at `at_ms` (milliseconds UTC). Under `payments_held` nobody pays, all else goes on."""
         if not self._opened:
             self._opened = True
@@ -114,6 +129,10 @@ class Basket:
             self._due = self._episode(at_ms, payments_held)
             moment = next(self._due)
         return moment
+
+    def decided(self, approved: Data | None) -> None:
+        """What became of the card asked about: what the payment says of its approval, or None for no approval."""
+        self._decided = approved
 
     def uuid7(self, at_ms: int) -> str:
         """An id that sorts by time, from this basket's own chance."""
@@ -140,7 +159,7 @@ class Basket:
         yield Moment("pos.shift.closed", None, shift)
         yield from self._open_shift(at_ms)
 
-    def _episode(self, at_ms: int, payments_held: bool) -> Iterator[Moment]:
+    def _episode(self, at_ms: int, payments_held: bool) -> Iterator[Moment | Authorize]:
         """One thing that staff do, as the moments it makes."""
         chance = self._random.random()
         full = len(self._open) >= OPEN_CHECKS_MAX
@@ -185,7 +204,7 @@ class Basket:
             data["reason"] = "petty cash"
         yield Moment(f"pos.cash.{kind}", None, data)
 
-    def _pay(self, check: Check, at_ms: int) -> Iterator[Moment]:
+    def _pay(self, check: Check, at_ms: int) -> Iterator[Moment | Authorize]:
         """The guest pays, now and then in two parts; the check closes, and points are earned."""
         self._open.remove(check)
         total = check_total(check)
@@ -199,26 +218,39 @@ class Basket:
             data = {"check_id": check.check_id, "member_id": member, "points": total // 100}
             yield _moment("pos.loyalty.accrued", check, data)
 
-    def _payment(self, check: Check, amount: int, at_ms: int) -> Iterator[Moment]:
+    def _payment(self, check: Check, amount: int, at_ms: int) -> Iterator[Moment | Authorize]:
         tender = self._random.choices(("card", "cash", "other"), (80, 17, 3))[0]
-        payment: Data = {
-            "payment_id": self.uuid7(at_ms),
-            "check_id": check.check_id,
-            "amount": _money(amount),
-            "tender": tender,
-        }
+        payment = self._tendered(check, amount, tender, at_ms)
         if tender == "card":
             payment["card"] = self._card()
             payment["authorization_code"] = f"{self._random.randrange(1_000_000):06d}"
         payment |= {"offline": False, "training": False}
+        if tender == "card" and self._asked.random() < self._asks:
+            yield Authorize(payment["payment_id"], payment["amount"], payment["card"])
+            if self._decided is None:
+                cash = {**self._tendered(check, amount, "cash", at_ms), "offline": False, "training": False}
+                yield self._captures(check, cash)
+                return
+            payment |= self._decided
         if tender == "card":
             yield _moment("pos.payment.authorized", check, payment)
             if self._random.random() < 0.02:
                 yield _moment("pos.payment.voided", check, payment)
                 yield from self._payment(check, amount, at_ms)
                 return
-        yield _moment("pos.payment.captured", check, payment)
+        yield self._captures(check, payment)
+
+    def _tendered(self, check: Check, amount: int, tender: str, at_ms: int) -> Data:
+        return {
+            "payment_id": self.uuid7(at_ms),
+            "check_id": check.check_id,
+            "amount": _money(amount),
+            "tender": tender,
+        }
+
+    def _captures(self, check: Check, payment: Data) -> Moment:
         self._captured = [*self._captured[1 - REFUNDABLE_MAX :], Captured(check.check_id, payment)]
+        return _moment("pos.payment.captured", check, payment)
 
     def _refund(self) -> Iterator[Moment]:
         captured = self._captured.pop(self._random.randrange(len(self._captured)))

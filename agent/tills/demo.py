@@ -18,6 +18,7 @@ import typer
 from agent.core.errors import NightsafeError
 from agent.tills import audit
 from agent.tills.floor import wait
+from agent.tills.questions import asked_words
 from agent.tills.story import tell
 from agent.tills.venue import VENUE, Venue
 from agent.tills.voice import Voice, progress_line
@@ -70,6 +71,9 @@ def _story(venue: Venue, voice: Voice) -> int:
             voice.say(line)
     for line in audit.findings(outcome.verdict):
         voice.say(line, "red")
+    voice.say(f"{asked_words(outcome.answers)}; the slowest took {outcome.answers.slowest_s:.1f} s.")
+    if outcome.answers.waiting or outcome.answers.wrong:
+        voice.say("A question had no answer, or one that does not fit the others.", "red")
     for part in outcome.empty:
         voice.say(f"Nothing was told in the part '{part}': it proves nothing.", "red")
     if not outcome.drained:
@@ -129,6 +133,7 @@ def _summary(venue: Venue, voice: Voice) -> None:
     settled = venue.floor.settle(SETTLE_MAX_S, lambda: voice.progress(venue.look()))
     totals = venue.floor.totals
     voice.say(f"The end: {progress_line(totals)}.")
+    voice.say(f"The tills: {asked_words(totals.answers)}.")
     if not settled:
         voice.say(f"{totals.untold:,} events are still in the tills' own outboxes ({venue.tills}).")
     if totals.status.sync.pending:

@@ -11,6 +11,8 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from agent.tills.link import Protocol
+from agent.tills.questions import Answers
+from agent.tills.questions import add as add_answers
 from agent.tills.till import Till
 from agent.tills.words import Figures, Habits, TillSettings, VenueStatus
 
@@ -34,6 +36,7 @@ class FloorSettings(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 8
     reinstalled: bool = False
     habits: Habits = Habits()
+    asks: float = 0.0
 
 
 class Totals(NamedTuple):
@@ -51,6 +54,7 @@ class Totals(NamedTuple):
     duplicates: int
     problems: tuple[str, ...]
     status: VenueStatus
+    answers: Answers = Answers()
 
 
 class Floor:
@@ -93,9 +97,15 @@ class Floor:
         return _add((till.device, till.figures) for till in self._tills)
 
     def settle(self, limit_s: float, look: Callable[[], None] = lambda: None) -> bool:
-        """Stop selling and wait until the box acknowledged or refused everything; False when it did not in time."""
+        """Stop selling and wait until the box acknowledged or refused everything, and answered; False when it did not
+        in time."""
         self.stop_selling()
-        return wait(lambda: self.totals.untold == 0, limit_s, look)
+        return wait(lambda: is_settled(self.totals), limit_s, look)
+
+
+def is_settled(totals: Totals) -> bool:
+    """The tills have nothing more to say, and wait for no answer."""
+    return totals.untold == 0 and totals.answers.waiting == 0
 
 
 def wait(until: Callable[[], bool], limit_s: float, look: Callable[[], None] = lambda: None) -> bool:
@@ -123,6 +133,7 @@ def _till(floor: FloorSettings, number: int) -> TillSettings:
         rate_per_s=floor.rate_per_s / floor.tills,
         count=None if floor.count is None else _share(floor.count, floor.tills, number),
         habits=floor.habits,
+        asks=floor.asks,
     )
 
 
@@ -154,4 +165,5 @@ def _add(tills: Iterable[tuple[str, Figures]]) -> Totals:
         duplicates=sum(one.duplicates for one in figures),
         problems=tuple(f"{device}: {one.problem}" for device, one in all_figures if one.problem),
         status=next((one.status for one in figures if one.connected), VenueStatus()),
+        answers=add_answers([one.answers for one in figures]),
     )

@@ -10,7 +10,8 @@ import msgspec
 
 from agent.tills import audit
 from agent.tills.checker import Verdict, check
-from agent.tills.floor import Totals, wait
+from agent.tills.floor import Totals, is_settled, wait
+from agent.tills.questions import Answers, asked_words, since
 from agent.tills.venue import Venue
 from agent.tills.voice import Voice
 
@@ -26,10 +27,11 @@ DRAIN_MAX_S: Final = 40.0
 
 
 class Part(NamedTuple):
-    """What the tills were told in one part of the story."""
+    """What the tills were told in one part of the story, and how their questions ended in it."""
 
     name: str
     told: int
+    answers: Answers
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -38,11 +40,14 @@ class Outcome(msgspec.Struct, frozen=True):
     verdict: Verdict
     drained: bool
     empty: tuple[str, ...]
+    answers: Answers = Answers()
 
     @property
     def good(self) -> bool:
-        """Everything told is in the cloud once, in order, byte for byte, and every part had something to lose."""
-        return self.verdict.clean and self.drained and not self.empty and self.verdict.told > 0
+        """Everything told is in the cloud once, in order, byte for byte, every part had something to lose, and no
+        question was left without an answer or had two."""
+        told = self.verdict.clean and self.drained and not self.empty and self.verdict.told > 0
+        return told and not self.answers.waiting and not self.answers.wrong
 
 
 def tell(venue: Venue, voice: Voice) -> Outcome:
@@ -56,6 +61,7 @@ class _Story:
         self._voice = voice
         self._parts: list[Part] = []
         self._told = 0
+        self._answers = Answers()
 
     def tell(self) -> Outcome:
         self._step("Three tills, one box, one cloud. The tills sell; everything goes up as it happens.")
@@ -77,10 +83,11 @@ class _Story:
 
     def _sell(self, name: str, seconds: float) -> None:
         wait(lambda: False, seconds, self._look)
-        told = self._totals().told
-        self._parts.append(Part(name, told - self._told))
-        self._voice.say(f"   {name}: {told - self._told:,} events told.")
-        self._told = told
+        totals = self._totals()
+        part = Part(name, totals.told - self._told, since(totals.answers, self._answers))
+        self._parts.append(part)
+        self._voice.say(f"   {name}: {part.told:,} events told; {asked_words(part.answers)}.")
+        self._told, self._answers = totals.told, totals.answers
 
     def _wait_for_box(self) -> None:
         """The supervisor starts the box again; the tills come back by themselves and send what was not acknowledged."""
@@ -107,11 +114,12 @@ class _Story:
         return drained
 
     def _judge(self, drained: bool) -> Outcome:
+        answers = self._totals().answers
         self._venue.floor.close()
         self._step("The tills' own files are compared with what the cloud exports, event by event.")
         verdict = check(audit.read_evidence(self._venue.tills), self._venue.export())
         empty = tuple(part.name for part in self._parts if part.told <= 0)
-        return Outcome(verdict, drained, empty)
+        return Outcome(verdict, drained, empty, answers)
 
     def _totals(self) -> Totals:
         return self._venue.look()
@@ -125,4 +133,4 @@ class _Story:
 
 def is_drained(totals: Totals) -> bool:
     """Nothing waits at the tills, nothing on the box, and the receipts say that the cloud has every event."""
-    return totals.untold == 0 and totals.status.sync.pending == 0 and totals.in_cloud >= totals.made
+    return is_settled(totals) and totals.status.sync.pending == 0 and totals.in_cloud >= totals.made

@@ -21,6 +21,7 @@ from agent.tills.basket import MENU_VERSION, Basket
 from agent.tills.counter import Counter
 from agent.tills.link import Acknowledged, Connected, Disconnected, Fact, Link, Received
 from agent.tills.outbox import Key, Outbox
+from agent.tills.questions import Questions, Reply
 from agent.tills.words import Command, Figures, Receipt, TillSettings, VenueStatus
 
 APP: Final = "nightsafe-till"
@@ -61,7 +62,9 @@ class Till:
         self._outbox = Outbox.open(settings.directory, settings.device, new_epoch)
         if settings.reinstalled:
             self._outbox.new_epoch(new_epoch)
-        basket = Basket(settings.device, f"{settings.seed}/{self._outbox.device.epoch}/{self._outbox.last}")
+        seed = f"{settings.seed}/{self._outbox.device.epoch}/{self._outbox.last}"
+        basket = Basket(settings.device, seed, settings.asks)
+        self._questions = Questions(settings.asks, Random())  # ids of its own in every life: a repeat means the same
         self._counter = Counter(basket, self._outbox, settings.rate_per_s, settings.count, self._random)
         self._facts: SimpleQueue[Fact] = SimpleQueue()
         self._prefix = f"pos/v1/{settings.device}"
@@ -71,7 +74,10 @@ class Till:
             port=settings.port,
             protocol=settings.protocol,
             window=settings.window,
-            topics=(f"{self._prefix}/receipt/#", f"{self._prefix}/commands", "pos/v1/venue/status"),
+            topics=(
+                *(f"{self._prefix}/{what}" for what in ("receipt/#", "commands", "replies")),
+                "pos/v1/venue/status",
+            ),
             will=(f"{self._prefix}/state", b'{"state":"offline"}'),
             facts=self._facts,
         )
@@ -157,6 +163,7 @@ class Till:
         self._sell(now_s)
         self._release(now_s)
         self._send()
+        self._ask(now_s)
         self._say_state(now_s)
         if self._cut_at_s and now_s >= self._cut_at_s:
             self._cut_at_s = self._next_cut_s(now_s)
@@ -164,7 +171,7 @@ class Till:
         self._count_figures()
 
     def _nap_s(self) -> float:
-        if not self._open_for_sales:
+        if not self._open_for_sales or self._counter.asking is not None:
             return IDLE_MAX_S
         return min(IDLE_MAX_S, max(0.0, self._counter.due_at_s - time.monotonic()))
 
@@ -181,10 +188,14 @@ class Till:
             return
         withhold_every = self._settings.habits.withhold_every
         for key in self._counter.ring_up(now_s, _wall_ms()):
+            self._questions.wonder(now_s)
             if withhold_every and key.sequence % withhold_every == 0:
                 self._withheld[key] = None
             else:
                 self._unsent.append(key)
+        wanted = self._counter.asking
+        if wanted is not None and not self._questions.guest_waits:
+            self._questions.authorize(wanted, now_s)
 
     def _release(self, now_s: float) -> None:
         """Send unasked what was held back, once the till finishes and the box had time to ask."""
@@ -205,6 +216,15 @@ class Till:
             first = self._outbox.mark_sent(key, to_text(_wall_ms()))
             mid = self._link.publish(f"{self._prefix}/events", event)
             self._flights[mid] = _Flight(key, first)
+
+    def _ask(self, now_s: float) -> None:
+        """What staff and guests want to know now; a card's answer lets the till go on."""
+        self._questions.lose_patience(now_s)
+        for question in self._questions.due(now_s) if self._connected else ():
+            body = msgspec.json.encode({"id": question.id, "args": question.args})
+            self._link.publish(f"{self._prefix}/requests/{question.service}", body)
+        for approval in self._questions.taken():
+            self._counter.decided(approval)
 
     def _say_state(self, now_s: float) -> None:
         """Renew the retained state when it changed, now and then."""
@@ -269,6 +289,7 @@ class Till:
                 case Connected():
                     self._connected, self._problem, self._state_said, self._state_at_s = True, "", b"", 0.0
                     self._connects += 1
+                    self._questions.connected(time.monotonic())
                 case Disconnected(reason):
                     self._connected, self._problem = False, reason
                 case Acknowledged():
@@ -303,6 +324,8 @@ class Till:
                 self._status = msgspec.json.decode(payload, type=VenueStatus)
             elif topic == f"{self._prefix}/commands":
                 self._take_command(msgspec.json.decode(payload, type=Command))
+            elif topic == f"{self._prefix}/replies":
+                self._questions.hear(msgspec.json.decode(payload, type=Reply), time.monotonic())
             elif payload:
                 self._take_receipt(msgspec.json.decode(payload, type=Receipt))
         except (msgspec.MsgspecError, KeyError, ValueError) as error:
@@ -366,6 +389,7 @@ class Till:
             withheld=len(self._withheld),
             problem=self._problem,
             status=self._status,
+            answers=self._questions.answers,
         )
 
 

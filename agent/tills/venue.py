@@ -38,6 +38,8 @@ EXPORT_MAX_S: Final = 120.0
 
 HABITS: Final = Habits(duplicate_every=20, withhold_every=45, reconnect_every_s=20.0)
 """The demo's tills send some events twice, keep one back now and then, and lose their connection."""
+ASKS: Final = 0.3
+"""Share of what happens at the demo's tills that has something asked in real time."""
 
 
 class VenueFailed(NightsafeError):
@@ -71,6 +73,7 @@ class Venue:
                 rate_per_s=rate_per_s,
                 seed=seed,
                 habits=HABITS,
+                asks=ASKS,
             )
         )
 

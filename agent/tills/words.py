@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.tills.link import Protocol
+from agent.tills.questions import Answers
 
 
 class Habits(msgspec.Struct, frozen=True):
@@ -23,7 +24,8 @@ class Habits(msgspec.Struct, frozen=True):
 class TillSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One till. `directory` is its own folder; `rate_per_s` its events a second; `count` None sells without end.
 
-    `reinstalled` starts a new epoch, as after a reinstall that found the old outbox.
+    `reinstalled` starts a new epoch, as after a reinstall that found the old outbox. A share `asks` of what happens, 0
+    to 1, has something asked in real time: cards before they are charged, balances, stock, gift cards.
     """
 
     device: str
@@ -37,6 +39,7 @@ class TillSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_s: float = 2.0
     count: int | None = None
     habits: Habits = Habits()
+    asks: float = 0.0
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -70,6 +73,7 @@ class Figures(NamedTuple):
     withheld: int = 0
     problem: str = ""
     status: VenueStatus = VenueStatus()
+    answers: Answers = Answers()
 
 
 class Receipt(msgspec.Struct):

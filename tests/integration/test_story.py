@@ -1,5 +1,6 @@
 """The demo as a person starts it: the whole story with its verdict, and an orderly end on SIGTERM."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,13 @@ def test_the_story_ends_with_nothing_lost_doubled_or_reordered(tmp_path: Path) -
     told, in_cloud = (int(rows[name].replace(",", "")) for name in ("told", "in cloud"))
     assert told == in_cloud > 300
     assert [rows[kind] for kind in ("lost", "doubled", "reordered", "altered", "phantom")] == ["0"] * 5
+    parts = re.findall(r"^   ([a-z ,]+): .* (\d+) questions asked: (.*)\.$", done.stdout, re.MULTILINE)
+    online, away, killed, _ = ({"asked": int(asked), "ends": ends} for _, asked, ends in parts)
+    assert online["asked"] > 20
+    assert " answered" in online["ends"]
+    assert " refused for want of the cloud" in away["ends"] + killed["ends"]
+    assert "without an answer" not in done.stdout.splitlines()[-2]
+    assert "questions asked" in done.stdout.splitlines()[-2]
     assert left_behind(directory) == []
 
 

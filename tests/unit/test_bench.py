@@ -1,12 +1,19 @@
 """The pure parts of the benchmarks: the frames are what devices send, and the arithmetic is right."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from agent.bench.aims import aims
-from agent.bench.facts import Live, Machine, Noise, Report
+from agent.bench.asking import frame, head
+from agent.bench.facts import Asked, Live, Machine, Noise, Report, Round, Uplink
 from agent.bench.figures import Note, acked_between, latencies_ns, percentile
 from agent.bench.frames import PACKET_IDS, Deck, acknowledgements, deck
 from agent.bench.profile import top
+from agent.bench.table import render
+from agent.bench.uplink import medians, turned
+from agent.bench.ways import STATES
 from agent.core.events import Event, judge
 from agent.core.ids import CHANCE_BYTES, uuid7
 
@@ -102,5 +109,50 @@ def test_an_aim_is_judged_only_by_a_figure_that_was_measured() -> None:
     quiet = Noise(0.0, 0.0)
     live = Live(200.0, 1.0, 3.0, 1.0, 1.0, 3.0, 0.1, 0.1, 4000, 9000.0, True, quiet, quiet)
     machine = Machine("cpu", 2, 1024, "6", "ext4", "3.11", "3.40", 50.0, 0.0)
-    report = Report("0", "", "5", False, False, machine, None, (), (), (), live, ())
+    report = Report("0", "", "5", False, False, machine, None, (), (), (), live, (), (), ())
     assert [(aim.name, aim.met) for aim in aims(report)] == [("live p99 while draining", False)]
+
+
+def test_the_uplink_and_the_refusals_are_judged_by_their_worst() -> None:
+    quiet = Noise(0.0, 0.0)
+    machine = Machine("cpu", 2, 1024, "6", "ext4", "3.11", "3.40", 50.0, 0.0)
+    rounds = tuple(Round(way, 1000.0, 1.0, 5.0, 0.0, quiet) for way in STATES)
+    ways = (
+        Uplink(20, 8, 1000.0, rounds, {"up": 5.0, "refused": 6.0, "dropped": 5.5, "silent": 5.0}, 1.2),
+        Uplink(20, 8, None, rounds, {"up": 50.0, "refused": 65.0, "dropped": 5.5, "silent": 5.0}, 1.3),
+    )
+    asked = tuple(Asked("refused", 0.0, 100.0, 0.0, 0, 800, 1.0, p99_ms, 60.0, quiet) for p99_ms in (49.0, 51.0))
+    report = Report("0", "", "5", False, False, machine, None, (), (), (), None, ways, asked, ())
+    assert [(aim.name, aim.measured, aim.met) for aim in aims(report)] == [
+        ("p99 uplink down, by the clock", 1.2, True),
+        ("p99 uplink down, saturated", 1.3, False),
+        ("p99 of offline refusals", 51.0, False),
+    ]
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render(report))
+    text = " ".join(console.export_text().split())
+    for words in ("1,000 events/s by the clock", "20 x 8, as fast as it goes", "65.00 1.30", "49.00"):
+        assert words in text, text
+
+
+def test_over_four_rounds_each_state_of_the_way_has_every_place_once() -> None:
+    orders = [turned(number) for number in range(4)]
+    assert all(sorted(order) == sorted(STATES) for order in orders)
+    for place in range(4):
+        assert {order[place] for order in orders} == set(STATES)
+
+
+def test_a_states_figure_is_the_median_of_its_rounds() -> None:
+    quiet = Noise(0.0, 0.0)
+    rounds = [Round("up", 1.0, 1.0, p99_ms, 0.0, quiet) for p99_ms in (9.0, 2.0, 3.0)]
+    assert medians([*rounds, Round("silent", 1.0, 1.0, 7.0, 0.0, quiet)]) == {"up": 3.0, "silent": 7.0}
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 300_000])
+def test_a_packet_is_read_as_it_was_written_and_not_before_its_length_is_there(size: int) -> None:
+    packet = frame(0x32, b"x" * size)
+    found = head(packet)
+    assert found is not None
+    begin, length = found
+    assert (length, len(packet)) == (size, begin + size)
+    assert [head(packet[:upto]) for upto in range(begin)] == [None] * begin

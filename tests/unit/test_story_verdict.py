@@ -5,6 +5,7 @@ import pytest
 
 from agent.tills.checker import Finding, Findings, Verdict
 from agent.tills.floor import Totals
+from agent.tills.questions import Answers
 from agent.tills.story import Outcome, is_drained
 from agent.tills.voice import progress_line
 from agent.tills.words import Sync, VenueStatus
@@ -33,10 +34,18 @@ def test_a_story_that_did_not_drain_is_not_good() -> None:
     assert not Outcome(CLEAN, drained=False, empty=()).good
 
 
+def test_a_question_without_an_answer_or_with_two_spoils_the_story() -> None:
+    answered = Answers(asked=5, ok=2, refused=1, declined=1, unknown=1)
+    assert Outcome(CLEAN, drained=True, empty=(), answers=answered).good
+    assert not Outcome(CLEAN, drained=True, empty=(), answers=answered._replace(waiting=1)).good
+    assert not Outcome(CLEAN, drained=True, empty=(), answers=answered._replace(wrong=1)).good
+
+
 def test_drained_means_nothing_waits_anywhere() -> None:
     assert is_drained(DONE)
     assert not is_drained(DONE._replace(untold=1))
     assert not is_drained(DONE._replace(in_cloud=8))
+    assert not is_drained(DONE._replace(answers=Answers(waiting=1)))
     assert not is_drained(DONE._replace(status=VenueStatus(sync=Sync(pending=1))))
 
 
