@@ -329,6 +329,7 @@ async def _compose(
     )
     stack.push_async_callback(services.counter.close)
     downlink.inbox.on_command(services.cards.command)
+    payments.days.know_unseen(services.cards.unseen)
     payments.stage.on_facts(partial(paid, services.cards))
     topics = (
         status_topic(source),
@@ -358,7 +359,7 @@ async def _compose(
         directory,
         names=lambda: identity.hosts if identity is not None else frozenset(),
         condition=telling.stage,
-        acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk, services.cards.release),
+        acts=Acts(lan.quarantine, adopt, telling.acknowledge, desk, services.cards.release, services.cards.reserved),
         posts={door_path: door.post, pair_path: partial(pair, desk.pair, shown)},
         people=make_pages(settings.web, source, desk, clock, telling, lambda: web.port_of("https")),
         gets={HISTORY_PATH: partial(history_json, history)},

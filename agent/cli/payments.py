@@ -131,12 +131,30 @@ def release(
     payment_id: Annotated[str, typer.Argument(help="The payment that was allowed offline and never came.")],
     reason: Annotated[str, typer.Option("--reason", help="What was found; it is recorded.")],
     actor: Actor,
+    taken: Annotated[
+        bool, typer.Option("--taken", help="It was taken, and you know from who settles it what became of it.")
+    ] = False,
     config: ConfigOption = CONFIG_DEFAULT,
 ) -> None:
     """Nothing was taken by this payment: what is reserved for it counts towards no limit any more."""
     settings = load(config)
-    post(settings.state.directory, f"{PATH}/release", {"id": payment_id, "actor": actor, "reason": reason})
+    body = {"id": payment_id, "actor": actor, "reason": reason, "taken": taken}
+    post(settings.state.directory, f"{PATH}/release", body)
     print(printable(f"Nothing is reserved for {payment_id} any more."))
+
+
+@app.command()
+def reservations(config: ConfigOption = CONFIG_DEFAULT, as_json: JsonOption = False) -> None:
+    """Card payments that were allowed or taken offline and have no final fate, the oldest first."""
+    found = ask(load(config).state.directory, "GET", "/api/v1/reservations")
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for one in found:
+        how = "taken, the cloud has not said what became of it" if one["stored"] else "allowed, and has not come"
+        how = "taken without asking this box" if one["against"] else how
+        print(printable(f"{one['payment_id']}  {one['device']}  {money_text(one['amount'], one['currency'])}  {how}"))
+    print(f"{count(len(found), 'card payment')} without a final fate." if found else "Nothing is reserved.")
 
 
 @app.command()

@@ -129,10 +129,13 @@ def least_certain(fates: Iterable[Fate]) -> Fate:
 
 
 def untimely(payment: Payment) -> tuple[PaymentFact, ...]:
-    """Refunds, voids and reversals of a payment whose fate is not final. Cash is final when it is in the drawer."""
-    if final_of(payment) is not None:
+    """Refunds, voids and reversals of a payment whose fate is not final, and refunds of one that was declined: nothing
+    was taken that could be given back. Cash is final when it is in the drawer."""
+    final = final_of(payment)
+    if final is not None and final.fate == "posted":
         return ()
-    return tuple(one for one in payment.facts if one.kind in UNDOING and one.tender != "cash" and not one.training)
+    kinds = UNDOING if final is None else ("refunded",)
+    return tuple(one for one in payment.facts if one.kind in kinds and one.tender != "cash" and not one.training)
 
 
 def moved_money(payment: Payment) -> bool:
@@ -145,7 +148,8 @@ def settled(payment: Payment) -> bool:
     final = final_of(payment)
     if final is not None and final.fate == "declined":
         return True
-    if any(one.kind in ("voided", "reversed") for one in payment.facts):
-        return True
+    undone = [one for one in payment.facts if one.kind in UNDOING]
+    if any(one.amount == 0 and one.kind != "refunded" for one in undone):
+        return True  # a void or reversal that names no amount is of the whole
     taken = max((abs(one.amount) for one in payment.facts if one.kind in TAKING), default=0)
-    return 0 < taken <= sum(abs(one.amount) for one in payment.facts if one.kind == "refunded")
+    return bool(undone) and taken <= sum(abs(one.amount) for one in undone)

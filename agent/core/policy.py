@@ -1,7 +1,8 @@
 """desk → [offline card policy] → reservations. Whether a card payment may be taken on trust while the cloud is away.
 
 Pure. Every limit is counted over the whole venue, across devices, over what is reserved and has no final fate yet.
-Amounts are whole minor units of one currency.
+Amounts are whole minor units of one currency: that of the first payment that was approved. What a device took in
+another one without asking counts by its number, and keeps nobody from being approved.
 """
 
 from collections.abc import Iterable
@@ -141,7 +142,7 @@ def decide(
     that the venue lets its managers pass."""
     open_ = list(reserved)
     passed = frozenset(overridable) & frozenset(OVERRIDES) if wanted.override is not None else frozenset()
-    if any(one.currency != wanted.currency for one in open_):
+    if any(one.currency != wanted.currency and not one.against for one in open_):
         return "other_currency"
     if declines_count >= limits.declines_per_day_max:
         return "declines"

@@ -118,13 +118,15 @@ class DeviceDay(msgspec.Struct, frozen=True):
 
 class Standing(NamedTuple):
     """How the box stands: whether the index is behind, whether nothing can be stored, whether records from before the
-    day's end wait for the cloud, whether records of the day are not kept any more, whether the day has begun."""
+    day's end wait for the cloud, whether records of the day are not kept any more, whether the day has begun, and which
+    card payments were allowed offline and have not come."""
 
     behind: bool = False
     limps: bool = False
     waiting: bool = False
     older_than_kept: bool = False
     begun: bool = True
+    unseen: tuple[str, ...] = ()
 
 
 def why_not(devices: Sequence[DeviceDay], standing: Standing) -> tuple[str, ...]:
@@ -136,6 +138,12 @@ def why_not(devices: Sequence[DeviceDay], standing: Standing) -> tuple[str, ...]
         reasons.append("The box cannot store anything now: tills may hold sales.")
     if standing.behind:
         reasons.append("The box has not looked through all of its records yet: ask again soon.")
+    if standing.unseen:
+        named = ", ".join(standing.unseen[:5]) + (" and more" if len(standing.unseen) > 5 else "")
+        reasons.append(
+            f"{count(len(standing.unseen), 'card payment')} allowed offline never came: {named}. See `nightsafe "
+            "payments reservations`."
+        )
     if standing.older_than_kept:
         reasons.append("The box does not keep all records of that day any more: ask the cloud.")
     for one in sorted(devices, key=lambda one: natural(one.device)):

@@ -68,6 +68,11 @@ class Days:
         self._index = index
         self._now = now
         self._calendar = calendar
+        self._unseen: Callable[[], tuple[str, ...]] = tuple
+
+    def know_unseen(self, call: Callable[[], tuple[str, ...]]) -> None:
+        """`call` tells which card payments were allowed offline and have not come."""
+        self._unseen = call
 
     async def day(self, text: str) -> BusinessDay:
         """The business day of a date, `2026-11-22`. Raises Rejected where it is none."""
@@ -82,17 +87,18 @@ class Days:
             raise Rejected("business_date", f"{text} is out of range.", "Ask for a day of this box.") from error
         near = await self._tables.near_day(text, begin_ms, end_ms)
         dates = await self._dates(near, calendar)
-        of_day = [fact for fact in near if dates[fact.position] == text]
+        of_day = await asyncio.to_thread(lambda: [fact for fact in near if dates[fact.position] == text])
         whole = await self._tables.facts_of({one.payment_id: None for one in of_day})
         dates = await self._dates(whole, calendar)
         totals = await asyncio.to_thread(_takings, whole, text, dates)
-        devices = _devices(of_day, now, begin_ms)
+        devices = await asyncio.to_thread(_devices, of_day, now, begin_ms)
         standing = Standing(
             behind,
             now.limps,
             now.oldest_waiting_ms is not None and now.oldest_waiting_ms < end_ms,
             now.oldest_kept_ms is not None and now.oldest_kept_ms > begin_ms,
             now.at_ms >= begin_ms,
+            self._unseen(),
         )
         reasons = why_not(devices, standing)
         return BusinessDay(
@@ -105,8 +111,11 @@ class Days:
             devices,
             totals.sales,
             totals.training,
-            sum(self._tables.true_ms(fact) >= end_ms for fact in of_day),
+            await asyncio.to_thread(self._late_count, of_day, end_ms),
         )
+
+    def _late_count(self, of_day: Sequence[PaymentFact], end_ms: int) -> int:
+        return sum(self._tables.true_ms(fact) >= end_ms for fact in of_day)
 
     async def _dates(self, facts: Sequence[PaymentFact], calendar: Calendar) -> dict[int, str]:
         """Each record's business date, by its position; beside the loop, for a day may have tens of thousands."""

@@ -161,15 +161,32 @@ class Cards:
         if command.event in COMMANDS:
             self._due.append(command)
 
-    async def release(self, payment_id: str, actor: str, reason: str) -> None:
-        """A person ends a reservation. Raises Rejected where there is none, and what the journal raises."""
+    def reserved(self) -> tuple[Reservation, ...]:
+        """All that was approved or taken offline and has no final fate, as known now; the oldest first."""
+        return tuple(sorted(self._open.values(), key=lambda one: one.at_s))
+
+    def unseen(self) -> tuple[str, ...]:
+        """Ids of the payments that were approved and whose own event has not come, the oldest first."""
+        return tuple(one.payment_id for one in self.reserved() if not one.stored)
+
+    async def release(self, payment_id: str, actor: str, reason: str, taken: bool = False) -> None:
+        """A person ends a reservation; `taken`: they know that the payment was taken, and what became of it. Raises
+        Rejected where there is none, or it was taken and they did not say so; and what the journal raises."""
         async with self._one:
             await self._load()
             found = [key for key in self._open if key[1] == payment_id]
             if not found:
-                raise Rejected("reservation_none", f"Nothing is reserved for {payment_id}.", "See `nightsafe status`.")
+                hint = "See `nightsafe payments reservations`."
+                raise Rejected("reservation_none", f"Nothing is reserved for {payment_id}.", hint)
+            if not taken and any(self._open[key].stored for key in found):
+                raise Rejected(
+                    "reservation_taken",
+                    f"Payment {payment_id} was taken: its record is stored on this box, and the cloud has not said "
+                    "what became of it.",
+                    "Ask who settles your cards. Once you know what became of it, repeat this with --taken.",
+                )
             await self._end(payment_id, "released", (actor, reason))
-        log.warning("reservation_released", payment=payment_id, actor=actor, reason=reason)
+        log.warning("reservation_released", payment=payment_id, taken=taken, actor=actor, reason=reason)
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         """Follow what becomes of reservations until `stop`."""
@@ -281,7 +298,7 @@ class Cards:
             "No more cards are taken offline",
             f"These offline payments wait for the cloud's word for longer than the venue allows: {named}{more}.",
             "See that uploads run. Ask who settles your cards what became of them; once a person knows: nightsafe "
-            "payments release ID --actor NAME --reason TEXT",
+            "payments release ID --taken --actor NAME --reason TEXT",
         )
 
 

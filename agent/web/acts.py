@@ -3,7 +3,7 @@
 Whoever may open the socket may act: the operating system has let them in. Never reached from a network.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
@@ -64,6 +64,12 @@ class Acknowledgement(Decision):
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
+class Release(Acknowledgement):
+    """Whose reservation is ended; `taken`: the payment was taken, and a person knows what became of it."""
+
+    taken: bool = False
+
+
 D = TypeVar("D", bound=Decision)
 
 
@@ -75,8 +81,10 @@ class Acts(NamedTuple):
     adopt: Callable[[str, str], Awaitable[None]]
     acknowledge: Callable[[str, str, str], Awaitable[None]]
     desk: Desk | None = None
-    release: Callable[[str, str, str], Awaitable[None]] | None = None
+    release: Callable[[str, str, str, bool], Awaitable[None]] | None = None
     """Ends the reservation of an offline card payment, by its payment id."""
+    reserved: Callable[[], Sequence[Any]] = tuple
+    """Those reservations, each with the fields of one."""
 
     def routes(self) -> list[web.RouteDef]:
         """By which paths."""
@@ -87,7 +95,10 @@ class Acts(NamedTuple):
             web.post("/api/v1/queue/adopt", partial(_decide, lambda request: self.adopt)),
             web.post("/api/v1/attention/ack", partial(_acknowledge, self.acknowledge)),
             *(
-                [web.post("/api/v1/payments/release", partial(_acknowledge, self.release))]
+                [
+                    web.post("/api/v1/payments/release", partial(_release, self.release)),
+                    web.get("/api/v1/reservations", partial(_reserved, self.reserved)),
+                ]
                 if self.release is not None
                 else ()
             ),
@@ -153,6 +164,17 @@ def _desk_routes(desk: Desk) -> list[web.RouteDef]:
 def _numbered(act: Callable[[int, str, str], Awaitable[None]]) -> Callable[[web.Request], Act]:
     """`act` on the entry that the address names."""
     return lambda request: partial(act, int(request.match_info["number"]))
+
+
+async def _release(
+    release: Callable[[str, str, str, bool], Awaitable[None]], request: web.Request
+) -> web.StreamResponse:
+    return await _act(request, Release, lambda said: release(said.id, said.actor, said.reason, said.taken))
+
+
+async def _reserved(reserved: Callable[[], Sequence[Any]], request: web.Request) -> web.Response:
+    body = [{name: value for name, value in one._asdict().items() if name != "token"} for one in reserved()]
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
 
 
 async def _decide(act_of: Callable[[web.Request], Act], request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -390,6 +391,48 @@ def test_A4_2_the_pro_plan_queues_cards_within_limits_of_the_whole_venue_over_a_
 
 def _open(box: Box) -> list[str]:
     return [row[0] for row in box.rows("select payment_id from reservations where ended is null order by payment_id")]
+
+
+def test_A4_2_a_person_sees_what_is_reserved_and_ends_a_taken_payment_only_by_saying_so(new_box: NewBox) -> None:
+    """One approved that never came, one approved that came, one taken without asking, in another currency."""
+    box = made(new_box, NOBODY, policy={"offline_card_payments": "queue"})
+    until(lambda: box.status()["cause"] == "cloud", "away", 20)
+
+    def release(name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return nightsafe(box, "payments", "release", name, "--actor", "Ann", "--reason", "looked at", *more)
+
+    def reserved() -> list[tuple[str, bool, bool]]:
+        found = json.loads(nightsafe(box, "payments", "reservations", "--json").stdout)
+        assert all("token" not in one for one in found)
+        return [(one["payment_id"], one["stored"], one["against"]) for one in found]
+
+    with asking(box, "till-1") as (till,):
+        for name in ("never-came", "came"):
+            assert till.ask("card.authorize", name, **card(name, 1_000))["status"] == "ok"
+        till.tell(payment("came", amount=1_000))
+        euro = {"amount": 900, "currency": "EUR"}
+        till.tell(event(data=sold(payment_id="unasked", amount=euro, offline=True)))
+        until(lambda: len(reserved()) == 3, "what was taken unasked is counted", 15)
+        assert reserved() == [("never-came", False, False), ("came", True, False), ("unasked", True, True)]
+        assert till.ask("card.authorize", "4", **card("p4", 1_000))["status"] == "ok", "one in euros refuses no pounds"
+    day = json.loads(nightsafe(box, "payments", "day", "--json").stdout)
+    assert any("2 card payments allowed offline never came: never-came, p4" in one for one in day["reasons"])
+    shown = nightsafe(box, "payments", "reservations").stdout
+    assert "never-came  till-1  10.00 GBP  allowed, and has not come" in shown
+    assert "unasked  till-1  9.00 EUR  taken without asking" in shown
+    for name in ("came", "unasked"):
+        done = release(name)
+        assert done.returncode == 1
+        assert "was taken" in done.stderr
+    assert release("never-came").returncode == 0
+    assert release("came", "--taken").returncode == 0
+    assert release("came", "--taken").returncode == 1, "nothing is reserved any more"
+    assert [name for name, _, _ in reserved()] == ["unasked", "p4"]
+    cleared = box.own_records("nightsafe.condition.cleared")
+    assert {(one["data"]["condition"], one["data"]["actor"]) for one in cleared} >= {
+        ("reservation:never-came", "Ann"),
+        ("reservation:came", "Ann"),
+    }
 
 
 def test_A4_2_a_manager_lets_a_limit_be_passed_and_that_is_on_the_record(new_box: NewBox) -> None:

@@ -90,6 +90,8 @@ def test_A3_4_a_refund_is_untimely_until_the_fate_is_final_and_cash_never_is() -
     refunded = (fact(5), fact(6, "refunded"))
     assert [one.kind for one in untimely(Payment("p", refunded))] == ["refunded"]
     assert untimely(Payment("p", refunded, (ended("posted", 6),))) == ()
+    declined = Payment("p", (*refunded, fact(7, "voided")), (ended("declined", 7),))
+    assert [one.kind for one in untimely(declined)] == ["refunded"], "nothing was taken that could be given back"
     assert untimely(Payment("p", tuple(one._replace(tender="cash") for one in refunded))) == ()
     assert untimely(Payment("p", tuple(one._replace(training=True) for one in refunded))) == ()
 
@@ -100,6 +102,9 @@ def test_A3_3_what_was_voided_declined_or_refunded_whole_suspects_nobody() -> No
     assert settled(Payment("p", (fact(5),), (ended("declined", 5),)))
     assert not settled(Payment("p", (fact(5), fact(6, "refunded", amount=1))))
     assert settled(Payment("p", (fact(5), fact(6, "refunded"))))
+    assert not settled(Payment("p", (fact(5), fact(6, "voided", amount=1))))
+    assert settled(Payment("p", (fact(5), fact(6, "voided", amount=0))))
+    assert settled(Payment("p", (fact(5), fact(6, "voided", amount=1), fact(7, "refunded", amount=fact(5).amount - 1))))
 
 
 @pytest.mark.parametrize(
