@@ -365,8 +365,12 @@ on conflict (event, business) do update set data = excluded.data, heard_ms = exc
 -- name: read_command
 select data, heard_ms, uptime_ms, boot from commands where event = ? and business = ?;
 
+-- name: read_last_command
+select max(id) from commands;
+
 -- name: remove_commands
-delete from commands where lived_s < ? and event in ('payment.posted', 'payment.declined');
+-- by primary key, which the plus sees to: nothing but the window of ids is looked at
+delete from commands where id > ? and id <= ? and lived_s < ? and +event in ('payment.posted', 'payment.declined');
 
 -- Requests and reservations -----------------------------------------------------------------------------------------
 
