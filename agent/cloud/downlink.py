@@ -4,6 +4,7 @@ Only the exact media type counts, redirects are not followed, and lines and even
 for longer than the contract allows is dead. Never moves a cursor: it says what came, with the cursor behind it.
 """
 
+import asyncio
 import codecs
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,7 +22,9 @@ SILENCE_S_MAX: Final = 45.0
 """A stream that is silent for so long is dead, in seconds: the cloud writes at least every 15."""
 EVENT_CHARS_MAX: Final = 1024 * 1024
 """Longest event that is read."""
-CHUNK_BYTES: Final = 65_536
+GATHER_S: Final = 0.2
+"""Pause behind what has come: what comes meanwhile is handed on together, and costs one sync of the disk. A cloud that
+tells the fate of every payment would else have the box sync as often as all its tills do."""
 CURSOR_CHARS_MAX: Final = 200
 
 
@@ -139,6 +142,7 @@ class Downlink:
                 parser = Parser()
                 async for chunk in answer.content.iter_any():
                     await take(list(parser.feed(chunk)))
+                    await asyncio.sleep(GATHER_S)
                 return None
         except TimeoutError as error:
             raise Transient("downlink_silent", "The cloud's stream of commands is silent.") from error
