@@ -383,9 +383,11 @@ on conflict (device, id) do update set digest = excluded.digest, reply = exclude
   promised = excluded.promised where requests.promised = 0;
 
 -- name: remove_requests
-delete from requests where lived_s < ?;
+-- by requests_age, which begins with promised
+delete from requests where promised in (0, 1) and lived_s < ?;
 
 -- name: remove_requests_surplus
+-- by requests_age, as far as what stays
 delete from requests where promised = 0 and lived_s < (
   select lived_s from requests where promised = 0 order by lived_s desc limit 1 offset ?
 );
