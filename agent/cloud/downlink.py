@@ -5,6 +5,7 @@ skipped, and told with its cursor. A stream that is silent for longer than the c
 cursor: it says what came, with the cursor behind it.
 """
 
+import asyncio
 import codecs
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +24,9 @@ SILENCE_S_MAX: Final = 45.0
 EVENT_CHARS_MAX: Final = 1024 * 1024
 """Longest event that is kept, in characters."""
 NAME_CHARS_MAX: Final = 200
+GATHER_S: Final = 0.2
+"""Pause behind what has come: what comes meanwhile is handed on together, and costs one sync of the disk. A cloud that
+tells the fate of every payment would else have the box sync as often as all its tills do."""
 CURSOR_CHARS_MAX: Final = 200
 
 
@@ -149,6 +153,7 @@ class Downlink:
                 parser = Parser(cursor)
                 async for chunk in answer.content.iter_any():
                     await take(list(parser.feed(chunk)))
+                    await asyncio.sleep(GATHER_S)
                 return None
         except TimeoutError as error:
             raise Transient("downlink_silent", "The cloud's stream of commands is silent.") from error

@@ -16,6 +16,9 @@ from agent.journal.writing import Writing
 
 PAYMENTS_KEEP_S: Final = 400 * 86_400.0
 """How long the fate of a payment is kept, in seconds that the box runs."""
+WINDOW_IDS: Final = 200
+"""So many ids are looked through for what is old whenever commands come: the table may have a million, and a sale waits
+for this transaction."""
 
 
 class Heard(NamedTuple):
@@ -40,6 +43,8 @@ class Inbox:
         """`along` writes what else a new command brings about, in the same transaction."""
         self._writing = writing
         self._along = along
+        self._looked_upto = 0
+        """Behind which id it is looked next for what is old; it goes round."""
 
     async def cursor(self) -> str:
         """Where the stream goes on; empty at first. Raises JournalDamaged while the journal limps."""
@@ -63,11 +68,18 @@ class Inbox:
                 if connection.execute(statement, (*clean, *at)).rowcount:
                     new.append(one)
                     self._along(connection, clean)
-            connection.execute(SQL["remove_commands"], (lived_s - PAYMENTS_KEEP_S,))
+            self._remove_old(connection, lived_s)
             connection.execute(SQL["write_downlink"], (cursor,))
             return tuple(new)
 
         return await self._writing.change(write, must=True)
+
+    def _remove_old(self, connection: sqlite3.Connection, lived_s: float) -> None:
+        """Let go of what is old in the next window of ids."""
+        first = self._looked_upto
+        connection.execute(SQL["remove_commands"], (first, first + WINDOW_IDS, lived_s - PAYMENTS_KEEP_S))
+        (last,) = connection.execute(SQL["read_last_command"]).fetchone()
+        self._looked_upto = first + WINDOW_IDS if first + WINDOW_IDS < (last or 0) else 0
 
     async def get(self, event: str, business: str) -> Heard | None:
         """What was told about one thing. Raises JournalDamaged while the journal limps."""

@@ -22,6 +22,9 @@ from agent.journal.writing import Writing
 KEPT_MAX: Final = 200_000
 """So many replies that promise nothing are kept, the latest; a promise is kept for its seven days."""
 
+SURPLUS_NOTES: Final = 120
+"""With every so-manyth note it is looked whether there are more: that goes through all that stay, and a sale waits."""
+
 _reply = msgspec.json.Decoder(Reply).decode
 
 
@@ -37,6 +40,7 @@ class Requests:
 
     def __init__(self, writing: Writing) -> None:
         self._writing = writing
+        self._notes_count = 0
 
     def lived_s(self) -> float:
         """Seconds that the box has run."""
@@ -54,12 +58,14 @@ class Requests:
     async def note(self, answered: Sequence[tuple[Request, Reply]]) -> None:
         """Remember what was replied."""
         lived_s = self.lived_s()
+        self._notes_count += 1
 
         def write(connection: sqlite3.Connection) -> None:
             rows = (_row(request, reply, lived_s) for request, reply in answered if _clean(request, reply))
             connection.executemany(SQL["add_request"], rows)
             connection.execute(SQL["remove_requests"], (lived_s - KEEP_S,))
-            connection.execute(SQL["remove_requests_surplus"], (KEPT_MAX,))
+            if self._notes_count % SURPLUS_NOTES == 0:
+                connection.execute(SQL["remove_requests_surplus"], (KEPT_MAX,))
 
         await self._writing.change(write)
 

@@ -365,8 +365,12 @@ on conflict (event, business) do update set data = excluded.data, heard_ms = exc
 -- name: read_command
 select data, heard_ms, uptime_ms, boot from commands where event = ? and business = ?;
 
+-- name: read_last_command
+select max(id) from commands;
+
 -- name: remove_commands
-delete from commands where lived_s < ? and event in ('payment.posted', 'payment.declined');
+-- by primary key, which the plus sees to: nothing but the window of ids is looked at
+delete from commands where id > ? and id <= ? and lived_s < ? and +event in ('payment.posted', 'payment.declined');
 
 -- Requests and reservations -----------------------------------------------------------------------------------------
 
@@ -379,9 +383,11 @@ on conflict (device, id) do update set digest = excluded.digest, reply = exclude
   promised = excluded.promised where requests.promised = 0;
 
 -- name: remove_requests
-delete from requests where lived_s < ?;
+-- by requests_age, which begins with promised
+delete from requests where promised in (0, 1) and lived_s < ?;
 
 -- name: remove_requests_surplus
+-- by requests_age, as far as what stays
 delete from requests where promised = 0 and lived_s < (
   select lived_s from requests where promised = 0 order by lived_s desc limit 1 offset ?
 );
