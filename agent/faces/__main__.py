@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from agent.faces import asyncapi, openapi
+from agent.faces import asyncapi, openapi, openapi_cloud
 from agent.faces.schemas import schemas
 from agent.faces.yaml import to_yaml
 
@@ -17,6 +17,7 @@ def written_files() -> dict[str, str]:
     note = "# Written by `python -m agent.faces` from the code's types; changes made here are lost.\n"
     made["docs/asyncapi.yaml"] = note + to_yaml(asyncapi.document())
     made["docs/openapi.yaml"] = note + to_yaml(openapi.document())
+    made["docs/openapi-cloud.yaml"] = note + to_yaml(openapi_cloud.document())
     return made
 
 

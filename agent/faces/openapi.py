@@ -8,12 +8,19 @@ from agent.core.facts import UplinkChange
 from agent.core.payment_answers import BusinessDay, PaymentStatus, Suspects
 from agent.core.status import Details, VenueStatus
 from agent.faces.messages import Refused
+from agent.faces.parts import REF
+from agent.faces.parts import answer as _answer
+from agent.faces.parts import body as _body
+from agent.faces.parts import json as _json
+from agent.faces.parts import parameter as _parameter
+from agent.faces.parts import problems as _problems
+from agent.faces.parts import ref as _ref
+from agent.faces.parts import text as _text
 from agent.faces.schemas import components, event
 from agent.lan.desk import Paired
 from agent.web.login import COOKIE_TLS
 from agent.web.pair import Asked
 
-REF: Final = "#/components/schemas/{name}"
 SEARCHES: Final = (
     ("suspect", "duplicate; given alone."),
     ("check", "A check's id."),
@@ -184,40 +191,6 @@ def _with_pin(text: str, content: dict[str, Any], *parameters: dict[str, Any]) -
     """A GET that needs a session of the venue PIN."""
     answers = {"200": _answer("As this box knows it now.", content), **_problems("400", "401", "403", "503")}
     return {"get": {"summary": text, "security": [{"pin": []}], "parameters": list(parameters), "responses": answers}}
-
-
-def _parameter(name: str, where: str, text: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": where,
-        "required": where == "path",
-        "description": text,
-        "schema": {"type": "string"},
-    }
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": REF.format(name=name)}
-
-
-def _json(name: str, media: str = "application/json") -> dict[str, Any]:
-    return {media: {"schema": _ref(name)}}
-
-
-def _text(example: str) -> dict[str, Any]:
-    return {"text/plain": {"schema": {"type": "string"}, "example": example}}
-
-
-def _answer(text: str, content: dict[str, Any]) -> dict[str, Any]:
-    return {"description": text, "content": content}
-
-
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}
-
-
-def _problems(*statuses: str) -> dict[str, Any]:
-    return {status: _answer("Why not.", _json("Problem", "application/problem+json")) for status in statuses}
 
 
 def _get(text: str, content: dict[str, Any], *others: str) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def test_the_parser_would_say_so_of_a_document_that_is_not(tmp_path: Path) -> No
     assert node("asyncapi.cjs", str(broken)).returncode == 1
 
 
-def test_the_openapi_document_is_sound() -> None:
-    validate_openapi(yaml.safe_load((DOCS / "openapi.yaml").read_text()))
+@pytest.mark.parametrize("name", ["openapi", "openapi-cloud"])
+def test_the_openapi_documents_are_sound(name: str) -> None:
+    validate_openapi(yaml.safe_load((DOCS / f"{name}.yaml").read_text()))
 
 
 # Events: what the schema takes is what the box takes ------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import json
 import ssl
 from collections.abc import Callable
-from http.client import HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from agent.faces.asyncapi import TOPICS
 from tests.integration import mqtt
-from tests.integration.machine import Box, until
+from tests.integration.machine import Box, CloudServer, until
 from tests.integration.mqtt import V5, Device
 from tests.repo.tree import ROOT
 from tests.sales import counted, event
@@ -112,4 +112,22 @@ def test_a_running_box_answers_what_the_openapi_document_says(new_box: Callable[
             said = operation["responses"].get(str(answer.status))
             assert said is not None, (method, path, answer.status)
             assert answer.headers.get_content_type() in said.get("content", {"text/plain": {}}), (method, path)
+            line.close()
+
+
+def test_the_reference_cloud_answers_what_its_openapi_document_says(cloud: CloudServer) -> None:
+    """Each path is there, and each answer to a call without a body is one of those described."""
+    document = yaml.safe_load((ROOT / "docs" / "openapi-cloud.yaml").read_text())
+    host, _, port = cloud.url.removeprefix("http://").rpartition(":")
+    for path, methods in document["paths"].items():
+        for method in methods.keys() & {"get", "put", "post"}:
+            line = HTTPConnection(host, int(port), timeout=10)
+            line.request(method.upper(), path.format(venue="demo", epoch="e", range="1-2", service="x.y"))
+            answer = line.getresponse()
+            said = methods[method]["responses"].get(str(answer.status))
+            assert said is not None, (method, path, answer.status)
+            assert answer.headers.get_content_type() in said["content"], (method, path)
+            body = b"" if answer.headers.get_content_type() == "text/event-stream" else answer.read()
+            if answer.status >= 400:
+                assert json.loads(body)["type"].startswith("urn:nightsafe:"), (method, path, body)
             line.close()
