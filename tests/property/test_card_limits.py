@@ -5,8 +5,8 @@ The real journal on real files, and the stage as the agent joins it.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,7 +68,8 @@ steps = st.lists(
 
 
 class House:
-    """The journal and the stage over it; `promised` is all that was ever said to be taken and has no fate yet."""
+    """The journal and the stage over it, closed in order and opened again; `promised` is all that was ever said to be
+    taken and has no fate yet."""
 
     def __init__(self, folder: Path) -> None:
         self.rig = Rig(folder, Ticking())
@@ -98,19 +99,23 @@ class House:
 
     def check(self, path: Path) -> None:
         """By the file alone: nothing that was promised is missing, and no sum is above its limit."""
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            rows = connection.execute(
-                "select device, payment_id, token, amount from reservations where ended is null"
-            ).fetchall()
-        connection.close()
-        kept = {(device, payment): (token, amount) for device, payment, token, amount in rows}
-        for key, one in self.promised.items():
-            assert kept.get(key) == (one.token, one.amount), "promised and not reserved"
-        assert all(amount <= LIMITS.floor_limit for *_, amount in rows)
-        assert sum(amount for *_, amount in rows) <= LIMITS.venue_limit
-        for column, limit in ((0, LIMITS.device_limit), (2, LIMITS.card_limit)):
-            for name in {row[column] for row in rows}:
-                assert sum(row[3] for row in rows if row[column] == name) <= limit
+        limits_kept(path, {key: (one.token, one.amount) for key, one in self.promised.items()}, LIMITS)
+
+
+def limits_kept(path: Path, promised: Mapping[tuple[str, str], tuple[str, int]], limits: Limits) -> None:
+    """By the journal's file alone: each promise, by device and payment, stands with its token and amount, and no sum is
+    above its limit."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        query = "select device, payment_id, token, amount from reservations where ended is null"
+        rows = connection.execute(query).fetchall()
+    kept = {(device, payment): (token, amount) for device, payment, token, amount in rows}
+    for key, one in promised.items():
+        assert kept.get(key) == one, "promised and not reserved"
+    assert all(amount <= limits.floor_limit for *_, amount in rows)
+    assert sum(amount for *_, amount in rows) <= limits.venue_limit
+    for column, limit in ((0, limits.device_limit), (2, limits.card_limit)):
+        for name in {row[column] for row in rows}:
+            assert sum(row[3] for row in rows if row[column] == name) <= limit
 
 
 @asynccontextmanager
