@@ -111,6 +111,8 @@ class Index:
         self._lost = False
         """Whether records were set aside since it was last looked what of them stands here."""
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """Set where more is wanted than a look at the news: that may end a pause between two bites."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._news = True
         self._tell: Callable[[], Any] | None = None
@@ -134,12 +136,14 @@ class Index:
         self._again |= set(mended)
         self._lost = self._lost or lost
         self._wake.set()
+        self._hurry.set()
 
     def reopened(self) -> None:
         """The journal was opened anew: another file may be there."""
         self._after = None
         self._lost = True
         self._wake.set()
+        self._hurry.set()
 
     def has(self, upto: int) -> bool:
         """Whether the log has been looked through up to there."""
@@ -152,6 +156,7 @@ class Index:
         waiting = (upto, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._wake.set()
+        self._hurry.set()
         try:
             async with asyncio.timeout(within_s):
                 await waiting[1]
@@ -179,6 +184,7 @@ class Index:
         told_s = marked_s = -MARK_S
         while True:
             self._wake.clear()
+            self._hurry.clear()
             began_s = loop.time()
             try:
                 await self._bite()
@@ -201,7 +207,8 @@ class Index:
                 await self._rest(behind, loop.time() - began_s)
 
     async def _rest(self, behind: bool, took_s: float) -> None:
-        """Leave the machine to those who sell; while somebody waits for an answer there is no rest."""
+        """Leave the machine to those who sell; while somebody waits for an answer there is no rest. News does not
+        shorten the pause of who is behind: while the cloud tells the fate of every sale there would be none."""
         if behind and self._waiting:
             return
         (seen, at_s), self._seen = self._seen, (self._journal.committed, asyncio.get_running_loop().time())
@@ -211,7 +218,7 @@ class Index:
             pause_s = WORDS_S if self._news else LOOK_S
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
-                await self._wake.wait()
+                await (self._hurry if behind else self._wake).wait()
 
     async def _bite(self) -> None:
         """Look through the next part of the log."""
