@@ -102,7 +102,7 @@ def make_services(
             return Reply(request.id, "ok")
         return Reply(request.id, "declined", {}, "not_muted", "There is no such notice, or it must be read.")
 
-    cards = Cards(kept, telling, card_terms, today)
+    cards = Cards(kept, telling, card_terms, today, lambda: live.settings.payments.reservations_keep_days * 86_400.0)
     journal.writing.on_reopen(cards.reopened)
     desk = Desk(
         counter, kept, session, cards, {"notices.mute": mute, "payment.status": payment_status}, offline, terms,

@@ -19,6 +19,8 @@ from agent.journal.database import SQL
 from agent.journal.told import harmless
 from agent.journal.writing import Writing
 
+FORGOTTEN_AT_ONCE: Final = 200
+"""Rows that one step lets go of."""
 KEPT_MAX: Final = 200_000
 """So many replies that promise nothing are kept, the latest; a promise is kept for its seven days."""
 
@@ -160,6 +162,14 @@ class Requests:
         return tuple(
             CardPayment(device, payment, token, amount, currency, bool(offline))
             for _, device, payment, token, amount, currency, offline in rows
+        )
+
+    async def forget(self, ended_before_s: float) -> int:
+        """Let go of promises that ended before then, in seconds that the box had run; returns how many, of so many at
+        once."""
+        values = (ended_before_s, FORGOTTEN_AT_ONCE)
+        return await self._writing.change(
+            lambda connection: connection.execute(SQL["forget_reservations"], values).rowcount
         )
 
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None:

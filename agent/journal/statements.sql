@@ -432,6 +432,12 @@ select 1 from payment_fates where payment_id = ? limit 1;
 select r.payment_id, f.fate from reservations r join payment_fates f on f.payment_id = r.payment_id
 where r.ended is null order by f.id;
 
+-- name: forget_reservations
+-- while the records of a payment are kept they would be counted anew
+delete from reservations where (device, payment_id) in
+  (select r.device, r.payment_id from reservations r where r.ended is not null and r.ended_s < ? and not exists
+    (select 1 from payment_events p where p.payment_id = r.payment_id) limit ?);
+
 -- name: note_reservation_stored
 update reservations set stored = 1 where device = ? and payment_id = ?;
 

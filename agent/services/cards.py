@@ -22,6 +22,8 @@ log = structlog.get_logger()
 LOOK_INTERVAL_S: Final = 2.0
 UNSEEN_S: Final = 600.0
 """A reservation whose payment never came is told after so long, in seconds that the box runs."""
+TIDY_S: Final = 3_600.0
+"""How often it is looked whether something that has ended is to be forgotten."""
 OLD: Final = "offline_payments_old"
 NAMED_MAX: Final = 5
 """So many payments are named in words."""
@@ -41,6 +43,7 @@ class Kept(Protocol):
     async def stored(self, one: Reservation) -> None: ...
     async def grow(self, one: Reservation, amount: int) -> None: ...
     async def end(self, payment_id: str, how: str, day: str, by: tuple[str, str] | None = None) -> None: ...
+    async def forget(self, ended_before_s: float) -> int: ...
 
 
 class Telling(Protocol):
@@ -63,8 +66,18 @@ class Terms(NamedTuple):
 class Cards:
     """The stage. `today` is the business date."""
 
-    def __init__(self, kept: Kept, telling: Telling, terms: Callable[[str], Terms], today: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        kept: Kept,
+        telling: Telling,
+        terms: Callable[[str], Terms],
+        today: Callable[[], str],
+        keep_s: Callable[[], float],
+    ) -> None:
+        """`keep_s` is for how long what has ended is remembered, in seconds that the box runs."""
         self.name = "cards"
+        self._keep_s = keep_s
+        self._tidied_s = float("-inf")
         self._kept = kept
         self._telling = telling
         self._terms = terms
@@ -197,6 +210,7 @@ class Cards:
                     await self._load()
                     await self._settle()
                     await self._declined_today()
+                    await self._tidy()
             except NightsafeError as error:
                 log.debug("reservations_put_off", code=error.code)
             self._tell()
@@ -205,6 +219,12 @@ class Cards:
                     await stop.wait()
             except TimeoutError:
                 continue
+
+    async def _tidy(self) -> None:
+        """Forget what ended long ago, some at each look while there is more."""
+        now_s = self._kept.lived_s()
+        if now_s - self._tidied_s >= TIDY_S and not await self._kept.forget(now_s - self._keep_s()):
+            self._tidied_s = now_s
 
     async def _settle(self) -> None:
         while self._due:

@@ -111,6 +111,15 @@ class PaymentsSettings(Section, frozen=True):
             le=86_400,
         ),
     ] = 600.0
+    reservations_keep_days: Annotated[
+        int,
+        live(
+            "Days that the box runs for which an offline card payment is remembered after its end; longer while its "
+            "records are kept.",
+            ge=1,
+            le=3_650,
+        ),
+    ] = 90
 
 
 class LoyaltySettings(Section, frozen=True):

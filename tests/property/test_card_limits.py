@@ -75,12 +75,15 @@ class House:
         self.rig = Rig(folder, Ticking())
         self.promised: dict[tuple[str, str], Ask] = {}
         self.number = 0
+        self.keep_s = 1e9
         self.cards: Cards
 
     async def open(self) -> None:
         await self.rig.open()
         kept = Requests(self.rig.journal.writing)
-        self.cards = Cards(kept, Quiet(), lambda device: Terms(True, False, LIMITS, ()), lambda: "2026-11-22")
+        self.cards = Cards(
+            kept, Quiet(), lambda device: Terms(True, False, LIMITS, ()), lambda: "2026-11-22", lambda: self.keep_s
+        )
 
     async def ask(self, one: Ask) -> Reply | None:
         self.number += 1
@@ -255,6 +258,31 @@ def test_a_capture_above_what_was_approved_counts_whole_also_after_a_kill() -> N
             await made.open()
             await settle(made)
             assert made.cards.exposure == 195
+
+    asyncio.run(play())
+
+
+def test_what_has_ended_is_forgotten_when_it_is_old_and_its_records_are_gone_and_nothing_open_ever_is() -> None:
+    async def play() -> None:
+        async with house() as (made, path):
+            for name in ("open", "ended", "kept"):
+                assert (await made.ask(Ask("till-1", name, "tok", 10, "GBP"))) is not None
+            row = "insert into payment_events (position, payment_id, kind, device, event_id, amount, currency, tender,"
+            row += " offline, training, recorded_ms, uptime_ms, boot) values (9, 'kept', 'captured', 'till-1', 'e', 10,"
+            row += " 'GBP', 'card', 1, 0, 0, 0, 1)"
+            await made.rig.journal.writing.change(lambda connection: connection.execute(row))
+            for name in ("ended", "kept"):
+                await made.cards.release(name, "Ann", "looked at")
+
+            async def left() -> set[str]:
+                async with made.cards._one:
+                    await made.cards._tidy()
+                with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+                    return {name for (name,) in connection.execute("select payment_id from reservations")}
+
+            assert await left() == {"open", "ended", "kept"}
+            made.keep_s, made.cards._tidied_s = -1.0, float("-inf")
+            assert await left() == {"open", "kept"}
 
     asyncio.run(play())
 
