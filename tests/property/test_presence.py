@@ -59,9 +59,9 @@ def test_the_order_of_versions_is_total_among_those_that_are_some(a: str, b: str
 
 
 @given(st.none() | WORDS, st.none() | st.tuples(st.floats(0, 1e9), st.floats(0, 1e5)), st.booleans(), st.floats(0, 1e9))
-def test_unresponsive_means_connected_and_ready(
+def test_unresponsive_means_connected_and_not_asleep_and_ready_means_connected(
     word: str | None, line: tuple[float, float] | None, joined: bool, unanswered_s: float
 ) -> None:
     told = verdict(word, Line(*line) if line else None, joined, unanswered_s, 300.0)  # type: ignore[arg-type]
-    assert told != "unresponsive" or (word == "ready" and line is not None)
+    assert told != "unresponsive" or (word not in ("asleep", "background") and line is not None)
     assert told != "ready" or (word == "ready" and line is not None)

@@ -66,8 +66,10 @@ class _Side(DrainSide):
         if self.cursor() == self.last():
             self.through.set()
 
-    async def advance(self, cursor: int, safe: int, uploaded: Sequence[Stored]) -> None:
-        await super().advance(cursor, safe, uploaded)
+    async def advance(
+        self, cursor: int, safe: int, uploaded: Sequence[Stored], set_aside: Sequence[tuple[Stored, str]] = ()
+    ) -> None:
+        await super().advance(cursor, safe, uploaded, set_aside)
         self.look()
 
 
