@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from agent.core import cards
 from agent.core.nesting import NESTING_MAX, shallow
 
 Status = Literal["ok", "requires_realtime", "declined", "error"]
@@ -37,7 +38,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Request(NamedTuple):
-    """One request of a device."""
+    """One request of a device. `digest` is empty where the arguments may hold a card number."""
 
     device: str
     service: str
@@ -71,8 +72,16 @@ def read(device: str, service: str, payload: bytes) -> Request | Reply | None:
         args = _args(body.args)
     except (msgspec.DecodeError, UnicodeError):
         return Reply(body.id, "error", {}, "malformed", "args must be an object.")
-    digest = sha256(service.encode() + b"\n" + msgspec.json.encode(args, order="sorted")).hexdigest()
-    return Request(device, service, body.id, args, digest)
+    return Request(device, service, body.id, args, _digest(service, msgspec.json.encode(args, order="sorted")))
+
+
+def _digest(service: str, args: bytes) -> str:
+    """By which a repeat is the same; of what may hold a card number none is made, since all numbers could be tried."""
+    try:
+        clean = cards.clean(args, cards.flattened(args, None))
+    except ValueError:
+        clean = False
+    return sha256(service.encode() + b"\n" + args).hexdigest() if clean else ""
 
 
 # Which way ------------------------------------------------------------------------------------------------------------
