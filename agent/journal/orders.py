@@ -7,7 +7,6 @@ in one transaction. What devices have stored is heard in one, and before any per
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import reduce
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -22,13 +21,14 @@ from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
 from agent.core.order_commands import EVENTS, PLACED, commanded
 from agent.core.order_events import MARKS, Told, told_in
-from agent.core.order_facts import RECORDED, Fact, Order, fold, recalled, record
+from agent.core.order_facts import RECORDED, Order, record
 from agent.core.order_offers import resting
 from agent.core.orders import Step
 from agent.journal import told
 from agent.journal.book import AGENT, EpochBook
-from agent.journal.database import SQL, corrupt
+from agent.journal.database import SQL
 from agent.journal.fold import Fold
+from agent.journal.known_orders import order_of
 from agent.journal.reading import Reading
 from agent.journal.writing import Writing
 
@@ -41,7 +41,6 @@ T = TypeVar("T")
 Take = Callable[[Order, int], Step]
 """What is done to an order, at an instant in milliseconds of wall time."""
 
-_fact = msgspec.json.Decoder(Fact).decode
 _customer = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -211,7 +210,7 @@ class OrderTables:
 
     def _take(self, fold: Fold, order_id: str, take: Take) -> Step:
         """One step, in the transaction that runs."""
-        step = take(_order(fold.connection, order_id), fold.stamp.wall_ms)
+        step = take(order_of(fold.connection, order_id), fold.stamp.wall_ms)
         run = fold.connection.execute
         for fact in step.facts:
             run(SQL["add_order_fact"], (fact.order_id, msgspec.json.encode(fact).decode()))
@@ -278,60 +277,13 @@ def words_of(one: orders.Attention) -> Words:
     return Words("warning", one.title, one.text, one.hint)
 
 
-def recall(connection: sqlite3.Connection) -> None:
-    """Have the facts that the log's own records say, in a database that was built anew; what cannot be read goes."""
-    run = connection.execute
-    lived_s = run("select boottime_s from journal").fetchone()[0] or 0.0
-    for row, text in run("select id, fact from order_facts").fetchall():
-        if _readable(text) is None:
-            run("delete from order_facts where id = ?", (row,))
-    for (event,) in run(SQL["find_own_order_records"], (b'"nightsafe.order.',)).fetchall():
-        fact = _recalled(event)
-        if fact is not None:
-            run(SQL["add_order_fact"], (fact.order_id, msgspec.json.encode(fact).decode()))
-    for (order_id,) in run("select distinct order_id from order_facts").fetchall():
-        run("insert or ignore into orders (order_id, resting, changed_s) values (?, 0, ?)", (order_id, lived_s))
-
-
-class _Own(msgspec.Struct):
-    type: str
-    data: dict[str, Any]
-
-
-_own = msgspec.json.Decoder(_Own).decode
-
-
-def _recalled(event: bytes) -> Fact | None:
-    try:
-        found = _own(event)
-        return recalled(found.type, found.data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
 def _hearing(said: Sequence[orders.Answer]) -> Take:
     return lambda order, at_ms: orders.heard(order, said, at_ms)
 
 
-def _order(connection: sqlite3.Connection, order_id: str) -> Order:
-    """All that is known of an order. A fact that cannot be read may be the one that forbids a refund, so the journal is
-    built anew then: raises JournalDamaged."""
-    facts = [_readable(text) for (text,) in connection.execute(SQL["read_order_facts"], (order_id,))]
-    if None in facts:
-        raise corrupt("a fact of an order cannot be read")
-    return reduce(fold, filter(None, facts), Order(order_id))
-
-
-def _readable(text: str | bytes) -> Fact | None:
-    try:
-        return _fact(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
 def _kept(connection: sqlite3.Connection, order_id: str) -> KeptOrder:
     data, heard_s = connection.execute(SQL["read_order_told"], (order_id,)).fetchone() or (None, 0.0)
-    return KeptOrder(_order(connection, order_id), data, heard_s)
+    return KeptOrder(order_of(connection, order_id), data, heard_s)
 
 
 def _name_in(data: str) -> str:

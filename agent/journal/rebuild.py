@@ -18,7 +18,7 @@ from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT, Around, Row, beside_holds, mend, seal_holds, sound
 from agent.journal import book as books
-from agent.journal import history, orders, tables
+from agent.journal import history, known_orders, tables
 from agent.journal.book import AGENT, Book
 from agent.journal.database import SQL
 from agent.journal.fold import Stamp
@@ -121,7 +121,7 @@ class Rebuild:
         self._ensure()
         reached = self._carry_records()
         self._mend_odd()
-        orders.recall(self._new)
+        known_orders.recall(self._new)
         lost = self._note_missing(reached)
         return self._count(directory, why, kept_in, lost, reached)
 
