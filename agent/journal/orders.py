@@ -16,7 +16,7 @@ from agent.core import orders
 from agent.core.arrivals import Own
 from agent.core.commands import Command
 from agent.core.conditions import Words
-from agent.core.errors import RecordDamaged, Transient
+from agent.core.errors import JournalDamaged, RecordDamaged, Transient
 from agent.core.lineage import Lineage
 from agent.core.mend import Row, sound
 from agent.core.order_commands import EVENTS, PLACED, commanded
@@ -91,6 +91,16 @@ class OrderTables:
         """While the block lasts there is no connection; calls wait."""
         return self._reading.closed()
 
+    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `call` on the connection that reads; where that finds the database damaged, on the one that
+        writes: it has the journal built anew."""
+        try:
+            return await self._reading.run(call)
+        except JournalDamaged as error:
+            if error.code != "journal_corrupt":
+                raise
+        return await self._writing.change(call)
+
     # What is known ----------------------------------------------------------------------------------------------------
 
     async def get(self, order_id: str) -> KeptOrder | None:
@@ -100,7 +110,7 @@ class OrderTables:
             known = connection.execute(SQL["has_order"], (order_id,)).fetchone()
             return _kept(connection, order_id) if known is not None else None
 
-        return await self._reading.run(read)
+        return await self._read(read)
 
     async def in_hand(self, changed_after_s: float, count_max: int) -> list[KeptOrder]:
         """Orders that are not at rest, or have changed since; the latest at most, the oldest first."""
@@ -123,26 +133,26 @@ class OrderTables:
                     found[order_id] = _kept(connection, order_id)
             return list(reversed(found.values()))
 
-        return await self._reading.run(read)
+        return await self._read(read)
 
     async def _listed(self, statement: str, values: Sequence[Any]) -> list[KeptOrder]:
         def read(connection: sqlite3.Connection) -> list[KeptOrder]:
             ids = [order_id for (order_id,) in connection.execute(statement, values)]
             return [_kept(connection, order_id) for order_id in reversed(ids)]
 
-        return await self._reading.run(read)
+        return await self._read(read)
 
     # The log ----------------------------------------------------------------------------------------------------------
 
     async def place(self) -> int:
         """How far the log has been looked through."""
-        row = await self._reading.run(lambda connection: connection.execute(SQL["read_orders_place"]).fetchone())
+        row = await self._read(lambda connection: connection.execute(SQL["read_orders_place"]).fetchone())
         return int(row[0])
 
     async def slice(self, after: int, upto: int, records_max: int) -> OrderSlice:
         """What up to `records_max` records behind `after` say of orders, none behind `upto`. Raises RecordDamaged where
         the first that may speak of one does not prove itself; it is never passed by."""
-        return await self._reading.run(lambda connection: self._slice(connection, after, upto, records_max))
+        return await self._read(lambda connection: self._slice(connection, after, upto, records_max))
 
     def _slice(self, connection: sqlite3.Connection, after: int, upto: int, records_max: int) -> OrderSlice:
         (end,) = connection.execute(SQL["find_slice_end"], (after, upto, records_max)).fetchone()
@@ -249,7 +259,7 @@ class OrderTables:
             connection.execute(SQL["write_orders_taken"])
             return None, fold.write()
 
-        if not await self._reading.run(taken):
+        if not await self._read(taken):
             await self._written(work)
 
     # What goes --------------------------------------------------------------------------------------------------------
@@ -261,7 +271,7 @@ class OrderTables:
         def find(connection: sqlite3.Connection) -> list[str]:
             return [order_id for (order_id,) in connection.execute(SQL["find_orders_old"], values)]
 
-        old = await self._reading.run(find)
+        old = await self._read(find)
 
         def forget(connection: sqlite3.Connection) -> None:
             for order_id in old:

@@ -1,7 +1,9 @@
 """Orders for the venue over the running agent, a real broker and the reference cloud: told, offered, answered, once."""
 
 import json
+import sqlite3
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 
 from agent.cli.local import ask
 from agent.core.errors import Rejected
+from tests.crash.test_rebuild import zero_root
 from tests.integration.machine import Box, CloudServer, until
+from tests.integration.person import Person, write_pin
 from tests.integration.tablet import Tablet
 from tests.integration.test_downlink import send
 from tests.integration.test_queue_cli import nightsafe
@@ -63,6 +67,13 @@ def order(box: Box, order_id: str) -> Any:
         return ask(box.state, "GET", f"/api/v1/orders/{order_id}")
     except Rejected:
         return None
+
+
+def at_the_cloud(cloud: CloudServer, order_id: str) -> Any:
+    """What the platform knows of an order: its state, and who has said what."""
+    with urllib.request.urlopen(f"{cloud.url}/v1/venues/demo/orders", timeout=10) as answer:
+        found = json.load(answer)["orders"]
+    return next((one for one in found if one["order_id"] == order_id), None)
 
 
 def has(box: Box, order_id: str, **wanted: Any) -> Any:
@@ -297,6 +308,91 @@ def test_a_cancelled_order_is_taken_back_where_it_is_shown_and_told_where_it_is_
         until(lambda: f"order_cancelled:{made}" in conditions(box), "a person is told")
     assert records(box, one) == ["cancelled"]
     assert records(box, made) == ["accepted"]
+
+
+def test_A6_14_the_platform_gives_money_back_once_and_only_because_the_box_says_so(
+    venue: tuple[Box, CloudServer],
+) -> None:
+    box, cloud = venue
+    with Tablet(box, new_name("tablet")) as tablet:
+        one, kept = place(cloud, new_name("A")), place(cloud, new_name("A"))
+        tablet.shown(one, state="offered")
+        tablet.shown(kept, state="offered")
+        tablet.says("rejected", one).says("provided", kept).says("rejected", kept)
+        until(lambda: at_the_cloud(cloud, one)["state"] == "refunded", "the money is back", 20)
+        until(lambda: "reject_refused" in records(box, kept), "refused", 20)
+        has(box, one, state="rejected")
+        until(lambda: "refunded" in has(box, one)["marks"], "the box knows it", 20)
+    until(box.uploaded, "all is up")
+    marks = [each["mark"] for each in at_the_cloud(cloud, one)["marks"]]
+    assert marks == ["placed", "rejected", "refunded"]
+    until(lambda: "reject_refused" in str(at_the_cloud(cloud, kept)["marks"]), "the desk has followed")
+    assert at_the_cloud(cloud, kept)["state"] == "provided"
+    assert box.rows("select count(*) from commands where event = 'order.refunded' and business = ?", kept) == [(0,)]
+
+
+def test_orders_are_told_and_acted_on_behind_the_pin_and_the_sessions_own_token(new_box: NewBox) -> None:
+    box = new_box(web={"listen_tls": "127.0.0.1:0", "pin_file": "pin"})
+    write_pin(box)
+    box.start()
+    person, path = Person(box), "/api/v1/orders/A%2F1"
+    for refused in (person.look("/api/v1/orders"), person.look(path), person.say(f"{path}/provided", {"actor": "A"})):
+        assert (refused.status, json.loads(refused.text)["type"]) == (401, "urn:nightsafe:pin-required")
+    person.log_in()
+    token = {"X_CSRF_Token": person.look("/devices").form("/logout")["token"]}
+    for wrong in ({}, {"X_CSRF_Token": "x"}):
+        refused = person.say(f"{path}/provided", {"actor": "Ann"}, **wrong)
+        assert (refused.status, json.loads(refused.text)["type"]) == (403, "urn:nightsafe:token-required")
+    foreign = person.say(f"{path}/provided", {"actor": "Ann"}, Origin="https://evil.example", **token)
+    assert (foreign.status, json.loads(foreign.text)["type"]) == (403, "urn:nightsafe:foreign-page")
+    form = person.ask("POST", f"{path}/provided", {"actor": "Ann"}, **token)
+    assert form.status == 415
+    assert person.look(path).status == 404
+    for body in ({}, {"actor": ""}, {"actor": " "}, {"actor": "x" * 101}, [], {"actor": 7}):
+        assert person.say(f"{path}/provided", body, **token).status == 400, body
+    assert person.say("/api/v1/orders/4242424242424242/provided", {"actor": "Ann"}, **token).status == 400
+    done = person.say(f"{path}/provided", {"actor": "Ann"}, **token)
+    assert (done.status, json.loads(done.text)["order_id"]) == (200, "A/1")
+    refused = person.say(f"{path}/reject", {"actor": "Ann"}, **token)
+    assert (refused.status, json.loads(refused.text)["type"]) == (409, "urn:nightsafe:already-provided")
+    refused = person.say(f"{path}/reject", {"actor": "Ann", "reason": "x"}, **token)
+    assert json.loads(refused.text)["type"] == "urn:nightsafe:second-actor-needed"
+    refused = person.say("/api/v1/orders/A-2/ready", {"actor": "Ann"}, **token)
+    assert (refused.status, json.loads(refused.text)["type"]) == (409, "urn:nightsafe:unknown-order")
+    assert [one["order_id"] for one in json.loads(person.look("/api/v1/orders").text)["orders"]] == ["A/1"]
+    assert person.say(f"{path}/eat", {"actor": "Ann"}, **token).status == 404
+
+
+@pytest.mark.parametrize("spoil", ["update order_facts set fact = '{' || id", "zero the root page"])
+def test_A6_15_what_was_provided_is_known_again_after_the_orders_were_damaged(
+    new_box: NewBox, new_cloud: NewCloud, spoil: str
+) -> None:
+    cloud = new_cloud().start()
+    box = new_box(cloud.url, uplink={"probe_interval_s": 1}).start()
+    with Tablet(box) as tablet:
+        one, taken = place(cloud, new_name("A")), place(cloud, new_name("A"))
+        tablet.shown(one, state="offered")
+        tablet.says("accepted", taken)
+        act(box, one, "provided")
+        has(box, taken, state="accepted")
+    assert box.stop() == 0
+    if spoil.startswith("update"):
+        with sqlite3.connect(box.journal) as connection:
+            connection.execute(spoil)
+    else:
+        zero_root(box.state, "order_facts")
+    box.start()
+    assert has(box, one, provided=True)["customer"]["name"] == "Kim"
+
+    def refused() -> bool:
+        """Until the journal was built anew the act fails for that."""
+        with pytest.raises(Rejected) as words:
+            act(box, one, "reject")
+        return "cannot be reversed" in str(words.value)
+
+    until(refused, "the guard stands again", 30)
+    assert (records(box, one), records(box, taken)) == (["provided", "reject_refused"], ["accepted"])
+    assert box.own_records("nightsafe.journal.repaired")
 
 
 def test_only_named_devices_are_offered_orders(new_box: NewBox, cloud: CloudServer) -> None:
