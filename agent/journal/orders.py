@@ -193,20 +193,23 @@ class OrderTables:
 
         Raises Transient where the log has grown too much since, or somebody else has heard: look through it again.
         """
+        if await self.place() != found.after or self._writing.book.committed - found.upto > ROWS_MAX:
+            raise behind()  # before there is a transaction to be undone
 
         def work(connection: sqlite3.Connection) -> tuple[Heard, set[EpochBook]]:
             place, _ = connection.execute(SQL["read_orders_place"]).fetchone()
             end = self._writing.book.position
-            if place != found.after or end - found.upto > ROWS_MAX:
-                raise Transient("orders_behind", "The box is still looking through its records.", "Repeat it.")
-            rest = self._slice(connection, found.upto, end, ROWS_MAX)
-            if rest.upto < end:
-                raise RecordDamaged(rest.upto + 1)
+            if place != found.after:
+                raise behind()
+            part, said = found, found.told
+            while part.upto < end:
+                part = self._slice(connection, part.upto, end, end - part.upto)
+                said += part.told
             fold = self._writing.fold(connection)
             answers = dict[str, list[orders.Answer]]()
-            for order_id, answer in (*found.told, *rest.told):
+            for order_id, answer in said:
                 answers.setdefault(order_id, []).append(answer)
-            steps = tuple(self._take(fold, order_id, _hearing(said)) for order_id, said in answers.items())
+            steps = tuple(self._take(fold, order_id, _hearing(words)) for order_id, words in answers.items())
             acted = self._take(fold, *who) if who is not None else None
             connection.execute(SQL["write_orders_place"], (end,))
             return Heard(steps, acted), fold.write()
@@ -280,6 +283,11 @@ class OrderTables:
 
         if old:
             await self._writing.change(forget)
+
+
+def behind() -> Transient:
+    """Nobody may act yet."""
+    return Transient("orders_behind", "The box is still looking through its records.", "Repeat it in a moment.")
 
 
 def words_of(one: orders.Attention) -> Words:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from agent.cli.local import ask
 from agent.core.errors import Rejected
@@ -18,6 +20,7 @@ from tests.integration.person import Person, write_pin
 from tests.integration.tablet import Tablet
 from tests.integration.test_downlink import send
 from tests.integration.test_queue_cli import nightsafe
+from tests.repo.tree import ROOT
 from tests.sales import new_name
 
 pytestmark = pytest.mark.needs("mosquitto")
@@ -159,6 +162,9 @@ def test_an_order_goes_its_way_over_a_device_and_each_state_goes_up(venue: tuple
             tablet.says(said, one).shown(one, state=said)
         assert tablet.of(one)[-1]["provided"] is True
         assert [offer["state"] for offer in tablet.of(one)].count("offered") == 1
+        schema = Draft202012Validator(json.loads((ROOT / "docs" / "schemas" / "order.json").read_text()))
+        for offer in tablet.of(one):
+            assert not [error.message for error in schema.iter_errors(offer)]
     assert records(box, one) == ["accepted", "ready", "provided"]
     until(box.uploaded, "all is up")
     up = [each.event for each in cloud.records("agent") if each.event["data"].get("order_id") == one]
@@ -359,7 +365,12 @@ def test_orders_are_told_and_acted_on_behind_the_pin_and_the_sessions_own_token(
     assert json.loads(refused.text)["type"] == "urn:nightsafe:second-actor-needed"
     refused = person.say("/api/v1/orders/A-2/ready", {"actor": "Ann"}, **token)
     assert (refused.status, json.loads(refused.text)["type"]) == (409, "urn:nightsafe:unknown-order")
-    assert [one["order_id"] for one in json.loads(person.look("/api/v1/orders").text)["orders"]] == ["A/1"]
+    listed, one = json.loads(person.look("/api/v1/orders").text), json.loads(person.look(path).text)
+    assert listed["orders"] == [one]
+    document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    for name, answer in (("OrdersShown", listed), ("OrderShown", one), ("OrderShown", json.loads(done.text))):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        assert not [error.message for error in Draft202012Validator(schema).iter_errors(answer)]
     assert person.say(f"{path}/eat", {"actor": "Ann"}, **token).status == 404
 
 
