@@ -215,9 +215,11 @@ def test_A6_15_what_was_provided_is_not_refunded_without_a_second_person(venue: 
         tablet.shown(one, state="offered")
         act(box, one, "provided")
         tablet.shown(one, state="provided", provided=True)
+        before = len(tablet.of(one))
         tablet.says("rejected", one)
         until(lambda: f"order_reject_refused:{one}" in conditions(box), "the attention")
-        tablet.shown(one, state="provided")
+        until(lambda: len(tablet.of(one)) > before, "it is shown the order as it is", 4)
+        assert tablet.of(one)[-1]["state"] == "provided"
         with pytest.raises(Rejected, match="cannot be reversed"):
             act(box, one, "reject")
         with pytest.raises(Rejected, match="second person"):
@@ -404,6 +406,19 @@ def test_A6_15_what_was_provided_is_known_again_after_the_orders_were_damaged(
     until(refused, "the guard stands again", 30)
     assert (records(box, one), records(box, taken)) == (["provided", "reject_refused"], ["accepted"])
     assert box.own_records("nightsafe.journal.repaired")
+
+
+@pytest.mark.parametrize("state", ["asleep", "background", None])
+def test_A6_2_a_device_is_offered_orders_when_it_says_that_it_is_ready(
+    venue: tuple[Box, CloudServer], state: str | None
+) -> None:
+    box, cloud = venue
+    with Tablet(box, new_name("tablet"), state) as tablet, Tablet(box, new_name("tablet")) as other:
+        one = place(cloud, new_name("A"))
+        other.shown(one)
+        time.sleep(1.2)
+        assert tablet.of(one) == []
+        tablet.is_now("ready").shown(one, state="offered")
 
 
 def test_only_named_devices_are_offered_orders(new_box: NewBox, cloud: CloudServer) -> None:
