@@ -311,7 +311,7 @@ class Courier:
                 del self._spoke[device]
             elif device not in self._ready or now_s - self._told_s.get(device, float("-inf")) >= AGAIN_S:
                 self._tell_anew(device, now_s)
-        for device in ready - self._ready:
+        for device in sorted(ready - self._ready):
             self._tell_anew(device, now_s)
         self._told_s = {device: at_s for device, at_s in self._told_s.items() if device in ready}
         self._ready = ready

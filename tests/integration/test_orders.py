@@ -493,6 +493,69 @@ def test_A6_7_whatever_fails_nobody_but_a_person_rejects(new_box: NewBox, new_cl
     assert box.own_records("nightsafe.order.rejected") == []
 
 
+def test_the_command_line_says_how_far_an_order_is(venue: tuple[Box, CloudServer]) -> None:
+    box, cloud = venue
+    one = place(cloud, new_name("A"))
+    has(box, one, state="received")
+    for act_, words in (("accept", "ACCEPTED"), ("ready", "READY"), ("provided", "PROVIDED")):
+        done = nightsafe(box, "orders", act_, one, "--actor", "Ann")
+        assert (done.returncode, words in done.stdout) == (0, True), done
+    refused = nightsafe(box, "orders", "reject", one, "--actor", "Ann")
+    assert (refused.returncode, "cannot be reversed" in refused.stderr) == (1, True), refused
+    assert "provided by Ann" in nightsafe(box, "orders", "show", one).stdout
+    more = ("--second-actor", "Bea", "--reason", "sent back")
+    assert "REJECTED" in nightsafe(box, "orders", "reject", one, "--actor", "Ann", *more).stdout
+    assert "rejected by Ann and Bea" in nightsafe(box, "orders", "show", one).stdout
+    assert nightsafe(box, "orders", "show", "nobody's").returncode == 1
+
+
+def test_the_story_of_a_late_order_with_a_kill_after_every_step(new_box: NewBox, new_cloud: NewCloud) -> None:
+    """A6.2, A6.12, A6.13, A6.15, A6.16: it sleeps, it is cooked without it, it wakes; no order twice, none lost, no
+    refund."""
+    cloud = new_cloud().start()
+    box = new_box(cloud.url, uplink={"probe_interval_s": 1}, orders={"response_timeout_s": 2}).start()
+
+    def killed() -> None:
+        box.kill()
+        box.start()
+
+    with Tablet(box) as tablet:
+        other = place(cloud, new_name("A"))
+        tablet.shown(other)
+        tablet.says("accepted", other).sleeps()
+    one = place(cloud, new_name("A"))
+    has(box, one, state="received")
+    killed()
+    has(box, one, awaiting=True)
+    killed()
+    until(lambda: one in conditions(box).get("orders_waiting", ""), "a person is told after the kill, too", 20)
+    assert act(box, one, "provided")["provided"] is True
+    killed()
+    with Tablet(box) as tablet:
+        seen = tablet.shown(one, 20, provided=True)
+        assert (seen["state"], seen["late"], seen["ask"]) == ("provided", True, "none")
+        killed()
+        tablet.says("rejected", one)
+        until(lambda: "reject_refused" in records(box, one), "it is refused", 20)
+        killed()
+        tablet.says("accepted", one)
+        has(box, one, proposed=["ready"])
+        killed()
+        tablet.says("ready", one)
+        has(box, one, proposed=[])
+        killed()
+        with pytest.raises(Rejected, match="cannot be reversed"):
+            act(box, one, "reject")
+    until(box.uploaded, "all is up", 30)
+    assert records(box, one) == [
+        "awaiting_venue", "provided", "late", "reject_refused", "accepted", "ready", "reject_refused",
+    ]  # fmt: skip
+    assert {offer["state"] for offer in tablet.of(one)} == {"provided"}
+    assert records(box, other) == ["accepted"]
+    until(lambda: at_the_cloud(cloud, one)["state"] == "provided", "the platform knows it")
+    assert len(box.rows("select 1 from orders")) == 2
+
+
 @pytest.mark.parametrize("killed_after_s", [0.0, 0.02, 0.1, 0.3, 1.0])
 def test_A6_16_kills_at_any_time_neither_double_nor_lose_an_order_nor_refund_one(
     new_box: NewBox, new_cloud: NewCloud, killed_after_s: float

@@ -1,7 +1,8 @@
 """server, ledger → [order desk] → file. What the platform knows of a venue's orders, and when it gives money back.
 
 It knows what its operator has sent, and what the box has recorded: of each mark the first stands. Money goes back once,
-and only because the box says that the order was rejected. Runs inside a transaction of its caller.
+and only because the box says that the order was rejected; not where it has said before that the food was made, and no
+second person agreed: a box that was restored from an older copy may have forgotten. Runs in its caller's transaction.
 """
 
 import sqlite3
@@ -42,6 +43,9 @@ STATES: Final = (
     "placed",
 )
 """The first of these that is marked is the state."""
+MADE: Final = frozenset({"ready", "provided"})
+WITHHELD: Final = "refund_withheld"
+"""The mark of an order whose money is not given back before a person has looked at it."""
 LISTED_MAX: Final = 200
 TEXT_MAX: Final = 500
 REFUNDED_BY_REJECT: Final = "rejected by the venue"
@@ -88,8 +92,15 @@ class OrderBook:
         mark, order_id = kind.removeprefix(PREFIX), data.get("order_id")
         if not kind.startswith(PREFIX) or mark not in RECORDED or not isinstance(order_id, str):
             return None
-        self._mark(order_id, mark, _text(data.get("actor")), _text(data.get("at")), _text(data.get("reason")))
-        return order_id if mark == "rejected" and "refunded" not in self._marks(order_id) else None
+        before = self._marks(order_id)
+        actor, at = _text(data.get("actor")), _text(data.get("at"))
+        self._mark(order_id, mark, actor, at, _text(data.get("reason")))
+        if mark != "rejected" or mark in before or "refunded" in before:
+            return None
+        if before.keys() & MADE and not data.get("second_actor"):
+            self._mark(order_id, WITHHELD, "platform", at, "it was made, and no second person agreed")
+            return None
+        return order_id
 
     def all(self) -> OrdersAnswer:
         """The latest orders."""
