@@ -39,6 +39,7 @@ from agent.app.drain_side import DrainSide
 from agent.app.joints import JournalConditions, Lan, LanCounts, Live, LogPlace, SweepSide, Telling, press
 from agent.app.limits import broker_limits, gate_limits, journal_limits
 from agent.app.notice_side import NoticeSide
+from agent.app.orders_side import make_orders
 from agent.app.payments_side import make_payments
 from agent.app.presence_side import Commanding, make_presence
 from agent.app.uplink_side import HISTORY_PATH, history_json, make_uplink
@@ -79,6 +80,7 @@ from agent.upkeep.sweep import Sweep
 from agent.upkeep.wear import Wear
 from agent.web.acts import Acts
 from agent.web.door import PATH as door_path
+from agent.web.orders import OrdersFace
 from agent.web.pair import PATH as pair_path
 from agent.web.pair import post as pair
 from agent.web.payments import PaymentsFace
@@ -293,6 +295,7 @@ async def _compose(
     lan = _join_lan(settings, live, store, clock, telling, new_id)
     gate, session, presence = lan.gate, lan.session, lan.presence
     payments = make_payments(directory, stack, journal, telling, live, clock, presence.facts)
+    orders = make_orders(directory, stack, journal, lan.intake, lan.heard, presence, session, telling, clock, live)
     disk = Disk(
         directory,
         journal,
@@ -310,7 +313,7 @@ async def _compose(
     parts = Parts(journal, drain, monitor, counts, telling.all, pulse.stale, disk.facts, sweep, presence.facts)
     versions = {"nightsafe": __version__}
     source = StatusSource(parts, clock, lambda: _venue(live.settings), directory, versions)
-    downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live, payments)
+    downlink = make_downlink(settings, journal, cloud, monitor, source, telling, live, payments, orders)
     told = NoticeSide(source, lambda: live.settings.notices)
     services = make_services(
         settings,
@@ -365,6 +368,7 @@ async def _compose(
         gets={HISTORY_PATH: partial(history_json, history)},
         changes=history.latest,
         payments=PaymentsFace(source, payments.inquiry, payments.suspicions, payments.days),
+        orders=OrdersFace(orders.desk),
     )
 
     watch = Watch(settings_file, settings, live.changed(telling), live.refused(telling))
@@ -396,6 +400,7 @@ async def _compose(
         Entry(lan.gaps, vital=False, stop_s=times.stop_ingest_s),
         Entry(commands, vital=False, stop_s=times.stop_ingest_s),
         Entry(payments.stage, vital=False, stop_s=times.stop_edges_s),
+        Entry(orders.stage, vital=False, stop_s=times.stop_ingest_s),
         Entry(presence, vital=False, stop_s=times.stop_edges_s),
         Entry(gate, vital=True, stop_s=times.stop_gate_s),
     ]

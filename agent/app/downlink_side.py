@@ -1,14 +1,18 @@
 """[app: downlink] Joins the cloud's commands to the journal, the heartbeat and the uplink."""
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.app.joints import Live, Telling
+from agent.app.orders_side import Orders
 from agent.app.payments_side import Payments
 from agent.cloud.client import Client
 from agent.cloud.downlink import Downlink
 from agent.core.commands import PING, Command
+from agent.journal.fold import Fold
 from agent.journal.inbox import Inbox as Kept
+from agent.journal.told import Told
 from agent.journal.writer import Journal
 from agent.orders.inbox import Inbox
 from agent.settings.schema import Settings
@@ -34,10 +38,17 @@ def make_downlink(
     telling: Telling,
     live: Live,
     payments: Payments,
+    orders: Orders,
 ) -> DownlinkSide:
     """The stages, joined."""
     stream = Downlink(settings.cloud.url, settings.venue.id, lambda: cloud.token, settings.cloud.silence_s)
-    kept = Kept(journal.writing, payments.fate)
+
+    def along(fold: Fold, command: Command, new: bool) -> tuple[bool, Sequence[Told]]:
+        if new:
+            payments.fate(fold.connection, command)
+        return orders.tables.command(fold, command, new)
+
+    kept = Kept(journal.writing, along, lambda told: telling.happened(told.id, *told.words))
     inbox = Inbox(stream, kept, telling, random.random, cloud.read_token)
     heartbeat = Heartbeat(source, cloud, lambda: live.settings.uplink)
 
@@ -53,5 +64,6 @@ def make_downlink(
             heartbeat.reached()
 
     inbox.on_command(heard)
+    inbox.on_command(orders.stage.commanded)
     monitor.on_change(changed)
     return DownlinkSide(inbox, heartbeat, kept)

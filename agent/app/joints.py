@@ -284,7 +284,7 @@ class Lan:
         self._receipts: Receipts
         self._gaps: Gaps
         self._presence: Presence
-        self._on_state: Callable[[str, bytes], None] = lambda device, payload: None
+        self._on_state: list[Callable[[str, bytes], None]] = []
         self._on_request: Callable[[str, str, bytes, tuple[str, bytes | None] | None], None] = _nobody_answers
 
     def join(self, receipts: Receipts, gaps: Gaps, presence: Presence) -> None:
@@ -385,11 +385,12 @@ class Lan:
         """A device's state topic."""
         self._gaps.heard(device, payload)
         self._presence.heard(device, payload, retained)
-        self._on_state(device, payload)
+        for call in self._on_state:
+            call(device, payload)
 
     def on_state(self, call: Callable[[str, bytes], None]) -> None:
         """Call `call` with each device's state, too."""
-        self._on_state = call
+        self._on_state.append(call)
 
 
 def _nobody_answers(device: str, service: str, payload: bytes, way: tuple[str, bytes | None] | None) -> None:

@@ -37,6 +37,7 @@ FAMILIES: Final = {
     "attention": Family("agent.cli.attention:app", "What needs a person, and ending what is done."),
     "alerts": Family("agent.cli.alerts:app", "Try whether letters arrive."),
     "payments": Family("agent.cli.payments:app", "What became of a payment, and which were taken twice."),
+    "orders": Family("agent.cli.orders:app", "Orders for the venue, and saying how far one is."),
     "devices": Family("agent.cli.devices:app", "Pair the venue's devices, list them, send them away."),
     "verify": Family("agent.cli.verify:command", "Check every record of the journal against its seal."),
     "simulate": Family("agent.cli.simulate:simulate", "Simulated tills that sell."),

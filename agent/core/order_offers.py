@@ -93,6 +93,20 @@ def letter(order: Order) -> Letter | None:
     return kind if kind is not None and all(alert.letter != kind for alert in order.alerts) else None
 
 
+def awaits(order: Order) -> bool:
+    """Whether a person has to see to it, because nobody has it in hand."""
+    return not order.touched and not order.closed and (order.by_hand or order.awaiting_venue is not None)
+
+
+def resting(order: Order) -> bool:
+    """Whether the box has nothing left to do about it; what is said of it later is heard all the same."""
+    if order.closed:
+        return True
+    if order.placed is None or order.by_hand:
+        return order.provided is not None
+    return order.touched and not proposed(order)
+
+
 def proposed(order: Order) -> tuple[Literal["accepted", "ready"], ...]:
     """What a till should still be brought to say of an order that was provided without it."""
     if order.provided is None or order.closed or order.by_hand or order.placed is None:

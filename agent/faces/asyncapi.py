@@ -10,7 +10,6 @@ from agent.core.events import DEVICE_PATTERN
 from agent.faces.schemas import EVENT_TITLE, MESSAGES, components, event
 
 REF: Final = "#/components/schemas/{name}"
-SENT_LATER: Final = " This release does not send it yet."
 
 
 class Topic(NamedTuple):
@@ -78,7 +77,15 @@ TOPICS: Final = (
         False,
         "The answer to a real-time request.",
     ),
-    Topic("orders", "pos/v1/{device}/orders", "send", "order", False, "One order for the venue." + SENT_LATER),
+    Topic(
+        "orders",
+        "pos/v1/{device}/orders",
+        "send",
+        "order",
+        False,
+        "One order for the venue, to devices whose state is `ready`; when something of it has changed, and again after"
+        " each `ready`. The same id is the same order: show what came last. Answer by `pos.order.*` events.",
+    ),
     Topic("status", "pos/v1/venue/status", "send", "venue-status", True, "How the venue stands, for every device."),
     Topic(
         "capabilities",

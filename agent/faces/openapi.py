@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from agent.core.facts import UplinkChange
+from agent.core.order_shown import OrderShown, OrdersShown
 from agent.core.payment_answers import BusinessDay, PaymentStatus, Suspects
 from agent.core.status import Details, VenueStatus
 from agent.faces.messages import Refused
@@ -19,6 +20,7 @@ from agent.faces.parts import text as _text
 from agent.faces.schemas import components, event
 from agent.lan.desk import Paired
 from agent.web.login import COOKIE_TLS
+from agent.web.orders import ACTS, TOKEN_HEADER, Act
 from agent.web.pair import Asked
 
 SEARCHES: Final = (
@@ -87,7 +89,17 @@ TYPES: Final = (
     PaymentStatus,
     Suspects,
     BusinessDay,
+    OrdersShown,
+    OrderShown,
+    Act,
 )
+ACT_WORDS: Final = {
+    "accept": "Somebody makes it.",
+    "ready": "It is ready.",
+    "provided": "The guest has had it; also for an order that this box has never received.",
+    "reject": "The guest will not get it and is refunded. 409 urn:nightsafe:already-provided where that must not be: a"
+    " second actor and a reason override it.",
+}
 
 
 def document() -> dict[str, Any]:
@@ -141,6 +153,18 @@ def document() -> dict[str, Any]:
                 {"application/json": {"schema": _ref("BusinessDay")}},
                 _parameter("date", "path", "A date, as 2026-11-22."),
             ),
+            "/api/v1/orders": _with_pin(
+                "The latest orders, the latest first.",
+                {"application/json": {"schema": _ref("OrdersShown")}},
+                _parameter("find", "query", "An order's number, or a part of the guest's name."),
+            ),
+            "/api/v1/orders/{order_id}": _with_pin(
+                "One order, with its true state.",
+                {"application/json": {"schema": _ref("OrderShown")}},
+                _parameter("order_id", "path", "The order's number."),
+                others=("404",),
+            ),
+            **{f"/api/v1/orders/{{order_id}}/{act}": _order_act(ACT_WORDS[act]) for act in ACTS},
             "/api/v1/pair": {
                 "post": {
                     "summary": "A device is let in by its code.",
@@ -187,9 +211,31 @@ def _guarded(text: str, content: dict[str, Any], *others: str) -> dict[str, Any]
     return found
 
 
-def _with_pin(text: str, content: dict[str, Any], *parameters: dict[str, Any]) -> dict[str, Any]:
+def _order_act(text: str) -> dict[str, Any]:
+    """What a person says of an order."""
+    token = {"name": TOKEN_HEADER, "in": "header", "required": True, "schema": {"type": "string"}}
+    return {
+        "post": {
+            "summary": text,
+            "security": [{"pin": []}],
+            "parameters": [
+                _parameter("order_id", "path", "The order's number."),
+                token | {"description": "The token that the forms of this session have."},
+            ],
+            "requestBody": _body(_ref("Act")),
+            "responses": {
+                "200": _answer("Done, durably: the order as it is now.", _json("OrderShown")),
+                **_problems("400", "401", "403", "409", "413", "415", "503"),
+            },
+        }
+    }
+
+
+def _with_pin(
+    text: str, content: dict[str, Any], *parameters: dict[str, Any], others: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """A GET that needs a session of the venue PIN."""
-    answers = {"200": _answer("As this box knows it now.", content), **_problems("400", "401", "403", "503")}
+    answers = {"200": _answer("As this box knows it now.", content), **_problems("400", "401", "403", "503", *others)}
     return {"get": {"summary": text, "security": [{"pin": []}], "parameters": list(parameters), "responses": answers}}
 
 

@@ -99,7 +99,7 @@ class Asked(NamedTuple):
 class _Known:
     """One device. Instants are boottime in seconds; `before` is when an earlier start has seen it last."""
 
-    __slots__ = ("asked", "before", "joined", "line", "said", "seen_s")
+    __slots__ = ("asked", "before", "joined", "line", "said", "seen_s", "spoke_s")
 
     def __init__(self) -> None:
         self.said: Said | None = None
@@ -108,6 +108,8 @@ class _Known:
         self.seen_s: float | None = None
         self.before: Seen | None = None
         self.asked: Asked | None = None
+        self.spoke_s = float("-inf")
+        """When it last told its state itself."""
 
 
 class Presence:
@@ -179,12 +181,26 @@ class Presence:
         known.said, self._stale = said, True
         if not retained and said.state != "offline":
             known.seen_s, known.asked = self._clock.boottime_s(), None
+            known.spoke_s = known.seen_s
 
     def asked(self, device: str) -> None:
         """A command went out to this device."""
         known = self._known.get(device)
         if known is not None and known.asked is None and device in self._lines():
             known.asked = Asked(self._clock.boottime_s(), self._journal.stored_count(device))
+
+    def mark(self, device: str) -> Asked:
+        """This instant, for a device that something is shown to now."""
+        return Asked(self._clock.boottime_s(), self._journal.stored_count(device))
+
+    def unanswered(self, device: str, mark: Asked) -> None:
+        """What it was shown then should be answered by now: if neither an event nor a state has come since, it counts
+        like a command without an answer."""
+        known = self._known.get(device)
+        if known is None or known.asked is not None or device not in self._lines():
+            return
+        if known.spoke_s < mark.at_s and self._journal.stored_count(device) == mark.events_count:
+            known.asked, self._stale = mark, True
 
     def forget(self, device: str) -> None:
         """The device may not come any more."""

@@ -1,7 +1,7 @@
 """downlink → [journal: commands] → those whom they concern. What the cloud has told, kept with the cursor behind it.
 
-One transaction for what has come together: a command is durable before the cursor passes it, and the same one twice is
-kept once. Never decides what it means.
+One transaction for what has come together: a command is durable before the cursor passes it, with what it brings about,
+and the same one twice is kept once. Never decides what it means.
 """
 
 import sqlite3
@@ -11,7 +11,10 @@ from typing import Final, NamedTuple
 from agent.core import cards
 from agent.core.clock import Moment
 from agent.core.commands import NEWEST, Command
+from agent.journal.book import EpochBook
 from agent.journal.database import SQL
+from agent.journal.fold import Fold
+from agent.journal.told import Told
 from agent.journal.writing import Writing
 
 PAYMENTS_KEEP_S: Final = 400 * 86_400.0
@@ -39,12 +42,19 @@ def _clean(one: Command) -> Command:
 class Inbox:
     """The table of commands, and the cursor."""
 
-    def __init__(self, writing: Writing, along: Callable[[sqlite3.Connection, Command], None]) -> None:
-        """`along` writes what else a new command brings about, in the same transaction."""
+    def __init__(
+        self,
+        writing: Writing,
+        along: Callable[[Fold, Command, bool], tuple[bool, Sequence[Told]]],
+        tell: Callable[[Told], None] = lambda told: None,
+    ) -> None:
+        """`along` writes what else a command brings about, in the same transaction, knowing whether it is new: whether
+        that is something, and what people have to know of it; `tell` hears that when it is durable."""
         self._writing = writing
         self._along = along
         self._looked_upto = 0
         """Behind which id it is looked next for what is old; it goes round."""
+        self._tell = tell
 
     async def cursor(self) -> str:
         """Where the stream goes on; empty at first. Raises JournalDamaged while the journal limps."""
@@ -52,27 +62,33 @@ class Inbox:
         return str(row[0]) if row is not None else ""
 
     async def keep(self, commands: Sequence[Command], cursor: str) -> tuple[Command, ...]:
-        """Keep these and move the cursor behind them; returns those that are new. Durable when this returns.
+        """Keep these and move the cursor behind them; returns those that are news. Durable when this returns.
 
         Raises Transient and JournalDamaged: then nothing of it is kept.
         """
-        lived_s = self._writing.lived().total_s
+        told: list[Told] = []
 
-        def write(connection: sqlite3.Connection) -> tuple[Command, ...]:
-            stamp = self._writing.stamp(connection)
-            at = (stamp.wall_ms, stamp.uptime_ms, stamp.boot, lived_s)
-            new = []
+        def write(connection: sqlite3.Connection) -> tuple[tuple[Command, ...], set[EpochBook]]:
+            fold, new = self._writing.fold(connection), []
+            told.clear()
+            at = (fold.stamp.wall_ms, fold.stamp.uptime_ms, fold.stamp.boot, fold.stamp.lived_s)
             for one in commands:
-                statement = SQL["write_command" if one.event in NEWEST else "add_command_once"]
                 clean = _clean(one)
-                if connection.execute(statement, (*clean, *at)).rowcount:
+                statement = SQL["write_command" if one.event in NEWEST else "add_command_once"]
+                is_new = connection.execute(statement, (*clean, *at)).rowcount > 0
+                changed, words = self._along(fold, clean, is_new)
+                told.extend(words)
+                if is_new or changed:
                     new.append(one)
-                    self._along(connection, clean)
-            self._remove_old(connection, lived_s)
+            self._remove_old(connection, fold.stamp.lived_s)
             connection.execute(SQL["write_downlink"], (cursor,))
-            return tuple(new)
+            return tuple(new), fold.write()
 
-        return await self._writing.change(write, must=True)
+        new = await self._writing.transact(write, must=True)
+        for one in told:
+            self._tell(one)
+        self._writing.tell()
+        return new
 
     def _remove_old(self, connection: sqlite3.Connection, lived_s: float) -> None:
         """Let go of what is old in the next window of ids."""

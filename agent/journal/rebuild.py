@@ -18,7 +18,7 @@ from agent.core.instants import to_text
 from agent.core.lineage import Lineage
 from agent.core.mend import UNKNOWN_BOOT, Around, Row, beside_holds, mend, seal_holds, sound
 from agent.journal import book as books
-from agent.journal import history, tables
+from agent.journal import history, known_orders, tables
 from agent.journal.book import AGENT, Book
 from agent.journal.database import SQL
 from agent.journal.fold import Stamp
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 TABLES: Final = (
     "journal", "streams", "boots", "devices", "device_epochs", "gaps", "known", "quarantine", "missing", "safe_marks",
     "attentions", "letters", "kept_facts", "downlink", "commands", "requests", "reservations", "payment_fates",
-    "payment_dismissals",
+    "payment_dismissals", "order_facts", "orders",
 )  # fmt: skip
 LEAP_MAX: Final = 1_000_000
 """How far beyond what is known to have been a last position is believed; further it is a damaged number."""
@@ -121,6 +121,7 @@ class Rebuild:
         self._ensure()
         reached = self._carry_records()
         self._mend_odd()
+        known_orders.recall(self._new)
         lost = self._note_missing(reached)
         return self._count(directory, why, kept_in, lost, reached)
 

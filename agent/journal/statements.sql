@@ -591,3 +591,74 @@ delete from payment_twins where not exists
 delete from payment_dismissals where not exists
   (select 1 from payment_twins t where t.payment_id = payment_dismissals.payment_id
    and t.twin_id = payment_dismissals.twin_id);
+
+-- Orders --------------------------------------------------------------------------------------------------------------
+
+-- name: read_order_facts
+-- by the unique index
+select fact from order_facts where order_id = ? order by id;
+
+-- name: add_order_fact
+insert or ignore into order_facts (order_id, fact) values (?, ?);
+
+-- name: write_order
+insert into orders (order_id, resting, changed_s) values (?, ?, ?)
+on conflict (order_id) do update set resting = excluded.resting, changed_s = excluded.changed_s;
+
+-- name: read_order_told
+select data, lived_s from commands where event = 'order.placed' and business = ?;
+
+-- name: write_order_told
+update commands set data = ? where event = 'order.placed' and business = ?;
+
+-- name: read_order_commands
+-- the whole table
+select event, business, data from commands where event in ('order.placed', 'order.cancelled', 'order.refunded')
+order by id;
+
+-- name: find_orders_open
+-- by orders_resting
+select order_id from orders where resting = 0 or changed_s >= ? order by id desc limit ?;
+
+-- name: find_orders_latest
+select order_id from orders order by id desc limit ?;
+
+-- name: find_orders_named
+-- the latest commands of that event; names as the guests wrote them
+select business, data from commands where event = 'order.placed' order by id desc limit ?;
+
+-- name: has_order
+select 1 from orders where order_id = ?;
+
+-- name: find_orders_old
+-- by orders_resting
+select order_id from orders where resting = 1 and changed_s < ? order by changed_s limit ?;
+
+-- name: forget_order
+delete from orders where order_id = ?;
+
+-- name: forget_order_facts
+delete from order_facts where order_id = ?;
+
+-- name: forget_order_commands
+delete from commands where event in ('order.placed', 'order.cancelled', 'order.refunded') and business = ?;
+
+-- name: read_orders_place
+select position, taken from orders_place where one = 1;
+
+-- name: write_orders_place
+update orders_place set position = ? where one = 1;
+
+-- name: write_orders_taken
+update orders_place set taken = 1 where one = 1;
+
+-- name: read_order_records
+-- by primary key; the marks are looked for by SQLite, so that whatever is of no order never becomes a Python object
+select position, device_epoch, device_sequence, boot, recorded_ms, uptime_ms, synced, prevhash, rechash, event, beside
+from records where position > ?1 and position <= ?2 and (instr(event, ?3) > 0 or instr(event, ?4) > 0)
+order by position;
+
+-- name: find_own_order_records
+-- the whole log
+select r.event from records r join device_epochs e on e.id = r.device_epoch join devices d on d.id = e.device
+where d.device = 'agent' and instr(r.event, ?) > 0 order by r.position;

@@ -79,16 +79,21 @@ class Session:
         return self._client is not None
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1, correlation: bytes | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        qos: int = 1,
+        correlation: bytes | None = None,
+        expiry_s: int | None = None,
     ) -> None:
-        """Publish, and return when the broker has taken it. Raises Transient while it is away."""
+        """Publish, and return when the broker has taken it. What a device has not fetched within `expiry_s` is dropped.
+        Raises Transient while it is away."""
         client = self._client
         if client is None:
             raise Transient("broker_away", "The broker is not connected.", "It is started again by itself.")
-        properties = None
-        if correlation is not None:
-            properties = _properties(PacketTypes.PUBLISH)
-            properties.CorrelationData = correlation
+        properties = _told_with(correlation, expiry_s) if correlation is not None or expiry_s is not None else None
         try:
             await client.publish(topic, payload, qos=qos, retain=retain, properties=properties, timeout=PUBLISH_S)
         except aiomqtt.MqttError as error:
@@ -184,6 +189,15 @@ def _told(acknowledge: Callable[[], None], outcome: Outcome) -> None:
     """Acknowledge what is on disk; what is not stays with the broker until the session opens again."""
     if outcome is not Outcome.UNSTORED:
         acknowledge()
+
+
+def _told_with(correlation: bytes | None, expiry_s: int | None) -> Properties:
+    properties = _properties(PacketTypes.PUBLISH)
+    if correlation is not None:
+        properties.CorrelationData = correlation
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
 
 
 def _properties(kind: int) -> Properties:

@@ -82,6 +82,7 @@ class Receiver:
             app.on_shutdown.append(self._desk.end)
             app.router.add_get(f"{venue}/commands", self._for_token(self._desk.stream), allow_head=False)
             app.router.add_post(f"{venue}/commands", self._for_token(self.post_command))
+            app.router.add_get(f"{venue}/orders", self._for_token(self.get_orders), allow_head=False)
             app.router.add_post(f"{venue}/requests/{{service}}", self._for_token(self.post_request))
         return app
 
@@ -191,6 +192,11 @@ class Receiver:
         assert self._desk is not None
         body = _read(Sent, await self._plain(request, COMMAND_BYTES_MAX))
         return _json(await self._desk.send(request.match_info["venue"], body), status=201)
+
+    async def get_orders(self, request: web.Request) -> web.Response:
+        """The venue's orders, for the operator."""
+        assert self._desk is not None
+        return _json(await self._desk.orders(request.match_info["venue"]))
 
     async def post_request(self, request: web.Request) -> web.Response:
         """A request in real time."""

@@ -156,7 +156,7 @@ def page() -> str:
         "be used changes nothing. Secrets stand in files of their own, never here.",
         "",
         "Read and checked, but without effect in this build, because what they steer is not here yet:",
-        "`venue.trading` and all of `[orders]`.",
+        "`venue.trading`.",
         "",
         "Written by `python -m agent.settings.reference`.",
     ]

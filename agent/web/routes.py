@@ -20,6 +20,7 @@ from agent.web.devices_pages import DevicesPages
 from agent.web.guard import Terms, guard
 from agent.web.metrics import CONTENT_TYPE as METRICS_TYPE
 from agent.web.metrics import Metrics
+from agent.web.orders import OrdersFace
 from agent.web.paper import STYLE_HASH, Paper, set_up
 from agent.web.payments import PaymentsFace
 from agent.web.stream import PATH as STREAM_PATH
@@ -56,10 +57,11 @@ def make_app(
     payments: PaymentsFace | None = None,
     gets: Mapping[str, Get] | None = None,
     changes: Changes = tuple,
+    orders: OrdersFace | None = None,
 ) -> web.Application:
     """The application for one listener; `acts` only for one that may act, `posts` only for one that devices reach,
-    `people` only for one that browsers reach; `payments` are told to who may act, or who is logged in there. `gets`
-    are further JSON documents without payloads, by path, `changes` those of the uplink."""
+    `people` only for one that browsers reach; `payments` and `orders` are for who may act, or who is logged in there.
+    `gets` are further JSON documents without payloads, by path, `changes` those of the uplink."""
     app = web.Application(middlewares=[guard(terms, STYLE_HASH)])
     set_up(app)
     metrics = Metrics(source.snapshot)
@@ -89,6 +91,10 @@ def make_app(
         app.add_routes(payments.acting())
     elif payments is not None and people is not None:
         app.add_routes(payments.looking(people))
+    if orders is not None and terms.acts:
+        app.add_routes(orders.acting())
+    elif orders is not None and people is not None:
+        app.add_routes(orders.with_pin(people))
     return app
 
 

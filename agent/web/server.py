@@ -26,6 +26,7 @@ from agent.web.acts import Acts, Post
 from agent.web.body import peer_of
 from agent.web.devices_pages import DevicesPages
 from agent.web.guard import Terms
+from agent.web.orders import OrdersFace
 from agent.web.payments import PaymentsFace
 from agent.web.routes import Get, Source, make_app
 from agent.web.uplink_page import Changes
@@ -87,6 +88,7 @@ class Web:
         gets: Mapping[str, Get] | None = None,
         payments: PaymentsFace | None = None,
         changes: Changes = tuple,
+        orders: OrdersFace | None = None,
     ) -> None:
         self.name = "web"
         self.addresses: list[tuple[str, str, int]] = []
@@ -102,6 +104,7 @@ class Web:
         self._gets = gets or {}
         self._payments = payments
         self._changes = changes
+        self._orders = orders
         self._refused: set[Place] = set()
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -113,7 +116,13 @@ class Web:
             doors = await stack.enter_async_context(asyncio.TaskGroup())
             terms = Terms(names=None, plain_api=True, acts=True)
             app = make_app(
-                self._source, terms, self._acts, payments=self._payments, gets=self._gets, changes=self._changes
+                self._source,
+                terms,
+                self._acts,
+                payments=self._payments,
+                gets=self._gets,
+                changes=self._changes,
+                orders=self._orders,
             )
             servers = [await serve(stack, app, [here])]
             seen_s: dict[web.RequestHandler, float] = {}
@@ -147,9 +156,15 @@ class Web:
         own = {"localhost", host.lower()}
         terms = Terms(names=lambda: self._names() | own, plain_api=False, posts=posts)
         app = make_app(
-            self._source, terms, posts=self._posts, people=self._people, payments=self._payments, gets=self._gets,
+            self._source,
+            terms,
+            posts=self._posts,
+            people=self._people,
+            payments=self._payments,
+            gets=self._gets,
             changes=self._changes,
-        )  # fmt: skip
+            orders=self._orders,
+        )
         if context is None:
             servers.append(await serve(stack, app, sockets))
         else:

@@ -1,6 +1,7 @@
 """A person at the page, as a browser without scripts would do it: follows forms, keeps cookies, says where it is."""
 
 import html
+import json
 import re
 import ssl
 import urllib.error
@@ -9,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPMessage
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from tests.integration.machine import Box
 from tests.tools import needs
@@ -59,7 +60,14 @@ class Person:
     def ask(self, method: str, path: str, form: dict[str, str] | None = None, **headers: str | None) -> Seen:
         """One request; a header given as None is left out."""
         body = None if form is None else urllib.parse.urlencode(form).encode()
-        said: dict[str, str | None] = {"Origin": self.base, "Sec-Fetch-Site": "same-origin"} if form is not None else {}
+        return self._ask(method, path, body, **headers)
+
+    def say(self, path: str, body: Any, **headers: str | None) -> Seen:
+        """POST JSON, as a script of a page would."""
+        return self._ask("POST", path, json.dumps(body).encode(), **{"Content_Type": "application/json"} | headers)
+
+    def _ask(self, method: str, path: str, body: bytes | None, **headers: str | None) -> Seen:
+        said: dict[str, str | None] = {"Origin": self.base, "Sec-Fetch-Site": "same-origin"} if body is not None else {}
         said |= {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookies:
             said.setdefault("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))

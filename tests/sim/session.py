@@ -87,7 +87,10 @@ class SimClient:
     ) -> None:
         """Publish; with QoS 1 it returns after the PUBACK."""
         correlation = getattr(properties, "CorrelationData", None)
-        block = b"\0" if correlation is None else bytes((len(correlation) + 3,)) + b"\x09" + text(correlation)
+        expiry_s = getattr(properties, "MessageExpiryInterval", None)
+        given = b"" if correlation is None else b"\x09" + text(correlation)
+        given += b"" if expiry_s is None else b"\x02" + expiry_s.to_bytes(4, "big")
+        block = bytes((len(given),)) + given
         mid = self._mid() if qos else 0
         packet = publish(topic, payload, qos=qos, packet_id=mid, level=V5, retain=retain, props=block)
         await self._sent(packet, mid, timeout)

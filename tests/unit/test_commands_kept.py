@@ -23,14 +23,14 @@ class Table:
         self.connection.executescript(MIGRATION.read_text())
         self.now_s = 0.0
 
-    def lived(self) -> SimpleNamespace:
-        return SimpleNamespace(total_s=self.now_s)
+    def fold(self, _: sqlite3.Connection) -> SimpleNamespace:
+        stamp = SimpleNamespace(wall_ms=1, uptime_ms=1, boot=1, lived_s=self.now_s)
+        return SimpleNamespace(stamp=stamp, write=set)
 
-    def stamp(self, _: sqlite3.Connection) -> SimpleNamespace:
-        return SimpleNamespace(wall_ms=1, uptime_ms=1, boot=1)
+    async def transact(self, work: Callable[[sqlite3.Connection], Any], must: bool = False) -> Any:
+        return work(self.connection)[0]
 
-    async def change(self, work: Callable[[sqlite3.Connection], Any], must: bool = False) -> Any:
-        return work(self.connection)
+    def tell(self) -> None: ...
 
     def fill(self, count: int, event: str = "payment.posted") -> None:
         rows = ((event, f"{event}-{number}", "{}", 1, 1, 1, self.now_s) for number in range(count))
@@ -48,7 +48,7 @@ def keep(inbox: Inbox, business: str) -> None:
 
 
 def made(table: Table) -> Inbox:
-    return Inbox(cast("Writing", table), lambda connection, command: None)
+    return Inbox(cast("Writing", table), lambda fold, command, is_new: (False, ()))
 
 
 def steps(table: Table, inbox: Inbox, business: str) -> int:

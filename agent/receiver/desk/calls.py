@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from agent.cloud import wire
+from agent.receiver.desk.orders import OrdersAnswer
 from agent.receiver.desk.store import Store
 from agent.receiver.ledger import LedgerReader
 from agent.receiver.problems import refused
@@ -139,6 +140,10 @@ class Desk:
         name = (await self._store.log(venue)).name
         log.info("command_sent", venue=venue, command=body.event, number=number)
         return Numbered(f"{name}-{number}")
+
+    async def orders(self, venue: str) -> OrdersAnswer:
+        """What the platform knows of the venue's latest orders."""
+        return await self._store.orders(venue)
 
     async def ask(self, venue: str, service: str, body: Asked) -> Replied:
         """A request in real time, durable when it is answered."""

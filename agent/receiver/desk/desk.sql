@@ -36,6 +36,27 @@ create table answers (
 ) strict, without rowid;
 create index answers_age on answers (at_s)
 
+-- :orders_schema
+create table if not exists order_marks (
+  number integer primary key,
+  venue text not null,
+  order_id text not null,
+  mark text not null,
+  actor text not null,
+  at text not null,
+  reason text not null,
+  unique (venue, order_id, mark)
+) strict
+
+-- :add_order_mark
+insert into order_marks (venue, order_id, mark, actor, at, reason) values (?, ?, ?, ?, ?, ?) on conflict do nothing
+
+-- :order_marks
+select mark, actor, at, reason from order_marks where venue = ? and order_id = ? order by number
+
+-- :latest_orders
+select order_id from order_marks where venue = ? group by order_id order by max(number) desc limit ?
+
 -- :log
 select log from logs where venue = ?
 

@@ -19,10 +19,16 @@ import msgspec
 from agent.core.instants import to_text
 from agent.receiver.desk import accounts as rules
 from agent.receiver.desk.accounts import Account, Answer
+from agent.receiver.desk.orders import PREFIX as ORDERS
+from agent.receiver.desk.orders import REFUNDED_BY_REJECT, OrderBook, OrdersAnswer
 from agent.receiver.ledger.sqlite_file import BUSY_MAX_S, LedgerThread
 
+AGENT: Final = "agent"
+"""The device whose records are the box's own word."""
 ANSWERS_KEEP_S: Final = 7 * 86_400
 """(device, id) names a request for so long."""
+FOLLOWED: Final = (b'"pos.payment.captured"', b'"pos.loyalty.accrued"', b'"nightsafe.order.')
+"""Records that concern the desk have one of these in them."""
 COMMANDS_KEPT: Final = 10_000
 """So many commands of a venue are kept; a box that asks for older ones is reset."""
 
@@ -86,6 +92,7 @@ class Store:
             with self._transaction():
                 for statement in SQL["schema"].split(";\n"):
                     self._db.execute(statement)
+        self._db.execute(SQL["orders_schema"])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -111,6 +118,7 @@ class Store:
 
     def _send(self, venue: str, event: str, business: str, data: str) -> int:
         with self._transaction():
+            OrderBook(self._db, SQL, venue).sent(event, business, msgspec.json.decode(data), _now())
             return self._add(venue, event, business, data)
 
     def _add(self, venue: str, event: str, business: str, data: str) -> int:
@@ -188,7 +196,7 @@ class Store:
         told = False
         with self._transaction():
             for _, text in records:
-                if b'"pos.payment.captured"' in text or b'"pos.loyalty.accrued"' in text:
+                if any(mark in text for mark in FOLLOWED):
                     told |= self._take_one(venue, text)
             self._db.execute(SQL["follow"], (venue, epoch, records[-1][0]))
         return told
@@ -204,6 +212,8 @@ class Store:
         if event.type == "pos.loyalty.accrued":
             rules.accrue(_Book(self._db, venue), event.data)
             return False
+        if event.type.startswith(ORDERS):
+            return record.device == AGENT and self._take_order(venue, event)
         outcome = rules.payment_outcome(event.type, event.data)
         if outcome is None or self._db.execute(SQL["has_command"], (venue, outcome[0], outcome[1])).fetchone():
             return False
@@ -211,6 +221,23 @@ class Store:
         data = msgspec.json.encode({"payment_id": payment, "at": _now(), "reason": reason}).decode()
         self._add(venue, command, payment, data)
         return True
+
+    # Orders -----------------------------------------------------------------------------------------------------------
+
+    def _take_order(self, venue: str, event: Taken) -> bool:
+        """What the box says of an order; True where money goes back, which the venue is told."""
+        book = OrderBook(self._db, SQL, venue)
+        order_id = book.recorded(event.type, event.data)
+        if order_id is None:
+            return False
+        data = {"order_id": order_id, "reason": REFUNDED_BY_REJECT}
+        book.sent("order.refunded", order_id, data, _now())
+        self._add(venue, "order.refunded", order_id, msgspec.json.encode(data).decode())
+        return True
+
+    async def orders(self, venue: str) -> OrdersAnswer:
+        """What is known of the venue's latest orders."""
+        return await self._thread.run(lambda: OrderBook(self._db, SQL, venue).all())
 
 
 class _Book:
