@@ -131,7 +131,7 @@ async def _run(plan: Plan, say: Callable[[str], None]) -> list[Played]:
         say(f"Let {plan.device} connect to {host}:{port}, user name {plan.device}, {way.words}.")
         if plan.start:
             near = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
-            words = plan.start
+            words = shlex.split(plan.start)
             for name, value in (
                 ("host", near),
                 ("port", str(port)),
@@ -139,8 +139,8 @@ async def _run(plan: Plan, say: Callable[[str], None]) -> list[Played]:
                 ("password", way.password),
                 ("ca", way.authority),
             ):
-                words = words.replace(f"{{{name}}}", value)
-            child = Child(plan.device, shlex.split(words), plan.report / "device.log", restarts=False)
+                words = [one.replace(f"{{{name}}}", value) for one in words]
+            child = Child(plan.device, words, plan.report / "device.log", restarts=False)
             await asyncio.to_thread(child.start)
             stack.push_async_callback(asyncio.to_thread, child.stop)
         return await _play_all(plan.cases, Scene(relay, box, plan.wait_s, time.monotonic, say), say)

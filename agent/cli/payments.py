@@ -136,7 +136,9 @@ def release(
     ] = False,
     config: ConfigOption = CONFIG_DEFAULT,
 ) -> None:
-    """Nothing was taken by this payment: what is reserved for it counts towards no limit any more."""
+    """What is reserved for an offline card payment counts towards no limit any more.
+
+    For where nothing was taken, or with --taken where you know what became of it."""
     settings = load(config)
     body = {"id": payment_id, "actor": actor, "reason": reason, "taken": taken}
     post(settings.state.directory, f"{PATH}/release", body)

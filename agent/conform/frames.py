@@ -99,6 +99,8 @@ def refusal(level: int) -> bytes:
 
 def login_of(connect: Frame) -> tuple[str, str]:
     """User name and password of a CONNECT, empty where there is none. ValueError where it ends too early."""
+    if len(connect.body) < 10:
+        raise ValueError("a CONNECT ends inside its header")
     body, flags, at = connect.body, connect.body[7], 10
 
     def properties() -> None:

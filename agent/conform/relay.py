@@ -153,15 +153,19 @@ class Relay:
     def _from_device(self, line: Line, frame: Frame) -> None:
         if frame.kind == frames.CONNECT:
             line.level = frames.level_of(frame)
-            if self._password and not compare_digest(frames.login_of(frame)[1].encode(), self._password.encode()):
+            if not self._lets_in(frame):
                 line.to_device(frames.refusal(line.level))
                 line.end()
-                return
+                raise ValueError("somebody else")
         if frame.kind == frames.PUBLISH and self._is_taken(line, frame, frames.message(frame, line.level)):
             return
         if frame.kind == frames.PUBREL and self._is_released(line, frames.packet_id_of(frame)):
             return
         line.to_box(frame.raw)
+
+    def _lets_in(self, connect: Frame) -> bool:
+        name, password = frames.login_of(connect) if self._password else (self.device, "")
+        return name == self.device and compare_digest(password.encode(), self._password.encode())
 
     def _is_released(self, line: Line, packet_id: int) -> bool:
         """Whether a PUBREL is about an event that the box has never seen: then it is answered here."""

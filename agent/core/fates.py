@@ -98,14 +98,15 @@ def fate_of(payment: Payment, cursor: int, refused_up: Iterable[int] = ()) -> Fa
 
 
 def is_about_all(payment: Payment) -> bool:
-    """Whether the word that holds can only be about what stands here: one capture, by one device, and nothing that the
-    cloud had not confirmed when the word came. A decline may have waited at the cloud since an attempt before."""
+    """Whether the word that holds can only be about what stands here: at most one authorization and one capture, by one
+    device, and nothing that the cloud had not confirmed when the word came. A decline may have waited at the cloud
+    since an attempt before."""
     final = final_of(payment)
     if final is None:
         return False
     taken = [fact for fact in payment.facts if fact.kind in TAKING]
     return (
-        sum(fact.kind == "captured" for fact in taken) <= 1
+        len({fact.kind for fact in taken}) == len(taken)
         and len({fact.device for fact in taken}) <= 1
         and all(fact.position <= final.cursor for fact in taken)
     )
@@ -146,7 +147,7 @@ def moved_money(payment: Payment) -> bool:
 def settled(payment: Payment) -> bool:
     """Whether nothing can be charged twice by it any more: declined, or given back whole."""
     final = final_of(payment)
-    if final is not None and final.fate == "declined":
+    if final is not None and final.fate == "declined" and is_about_all(payment):
         return True
     undone = [one for one in payment.facts if one.kind in UNDOING]
     if any(one.amount == 0 and one.kind != "refunded" for one in undone):

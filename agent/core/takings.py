@@ -141,7 +141,7 @@ def why_not(devices: Sequence[DeviceDay], standing: Standing) -> tuple[str, ...]
     if standing.unseen:
         named = ", ".join(standing.unseen[:5]) + (" and more" if len(standing.unseen) > 5 else "")
         reasons.append(
-            f"{count(len(standing.unseen), 'card payment')} allowed offline never came: {named}. See `nightsafe "
+            f"{count(len(standing.unseen), 'card payment')} allowed offline has not come: {named}. See `nightsafe "
             "payments reservations`."
         )
     if standing.older_than_kept:

@@ -144,6 +144,8 @@ class DeviceConnection(asyncio.Protocol):
             return
         self._buffer = buffer[body + length :]
         self._note_partial(len(self._buffer))
+        if self.phase is not Phase.NEW:  # it made room for others
+            return
         self._level = packets.V5 if length > 6 and buffer[body + 6] == packets.V5 else packets.V4
         try:
             connect = packets.parse_connect(buffer[body : body + length])
@@ -415,6 +417,11 @@ class DeviceConnection(asyncio.Protocol):
         """Nothing more is read of this device."""
         self._note_partial(0)
         self._buffer = b""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it has sent that is kept unread."""
+        return self._partial
 
     def _note_partial(self, size: int) -> None:
         """Count the bytes that are kept unread: over all devices, apart from those of whoever has not logged in."""

@@ -6,6 +6,7 @@ no acknowledgement: reading, holding and closing are the connection's.
 
 import asyncio
 from functools import partial
+from time import thread_time
 from typing import TYPE_CHECKING, Final
 
 from agent.core.arrivals import Item, Outcome
@@ -24,6 +25,8 @@ JUDGED_MAX_S: Final = 0.02
 """Above this its device is read from later, so that it takes no more of the box than any other."""
 PAUSE_TIMES: Final = 9
 """It waits for so many times what the judging took: a tenth of the box's time is the most that one device gets."""
+PAUSE_S_MAX: Final = 3.0
+"""And no longer than this, so that nobody takes it for gone."""
 
 
 class EventFlow:
@@ -87,12 +90,12 @@ class EventFlow:
         if self.inflight >= self._inflight_max:
             connection.hold(Hold.INFLIGHT)
         settle = partial(self._settled, qos, packet_id, response)
-        began_s = self._loop.time() if stop - at > LARGE_BYTES else 0.0
+        began_s = thread_time() if stop - at > LARGE_BYTES else None
         if not self._gate.offer(self._device, buffer[at:stop], settle):
             connection.hold(Hold.ROOM)
             self._gate.starve(connection)
-        if began_s and (took_s := self._loop.time() - began_s) > JUDGED_MAX_S:
-            connection.slow_down(took_s * PAUSE_TIMES)
+        if began_s is not None and (took_s := thread_time() - began_s) > JUDGED_MAX_S:
+            connection.slow_down(min(took_s * PAUSE_TIMES, PAUSE_S_MAX))
         connection.keep_upstream_alive()
         return not connection.holds and connection.phase is Phase.OPEN
 

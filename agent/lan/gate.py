@@ -296,11 +296,10 @@ class Gate:
         self._strangers.add(connection)
         if len(self._connections) > self.limits.connections_max:
             self._counts["connections_over_limit"] += 1
-            self._crowd_out()
+            self._crowd_out(self._strangers.take_oldest_of_most())
 
-    def _crowd_out(self) -> None:
-        """Places or room are short: end the oldest connection of the address with most that have not logged in."""
-        found = self._strangers.take_oldest_of_most()
+    def _crowd_out(self, found: tuple[DeviceConnection, int] | None) -> None:
+        """Places or room are short: this one, of an address with so many that have not logged in, makes way."""
         if found is None:
             return
         connection, count = found
@@ -314,7 +313,7 @@ class Gate:
         self._stranger_bytes += change
         while change > 0 and self._stranger_bytes > self.limits.stranger_bytes_max and self._strangers:
             self._counts["partial_dropped"] += 1
-            self._crowd_out()
+            self._crowd_out(self._strangers.take_largest_of_most_bytes())
 
     def left(self, connection: DeviceConnection) -> None:
         """A connection is gone."""

@@ -25,13 +25,14 @@ class Subscriptions:
         self._kept.pop(device, None)
 
     def add(self, device: str, filters: Iterable[bytes]) -> bool:
-        """The device subscribes; False where that is more than one may have."""
+        """The device subscribes; False where that is more than one may have: the broker never gets to hear of it."""
         kept = self._kept.pop(device, {})
-        kept.update(dict.fromkeys(filters))
-        self._kept[device] = kept
+        wanted = kept | dict.fromkeys(filters)
+        fit = len(wanted) <= self._filters_max and sum(map(len, wanted)) <= self._filters_max * FILTER_BYTES
+        self._kept[device] = wanted if fit else kept
         if len(self._kept) > DEVICES_MAX:
             del self._kept[next(iter(self._kept))]
-        return len(kept) <= self._filters_max and sum(map(len, kept)) <= self._filters_max * FILTER_BYTES
+        return fit
 
     def remove(self, device: str, filters: Iterable[bytes]) -> None:
         """The device unsubscribes."""

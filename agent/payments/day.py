@@ -68,10 +68,10 @@ class Days:
         self._index = index
         self._now = now
         self._calendar = calendar
-        self._unseen: Callable[[], tuple[str, ...]] = tuple
+        self._unseen: Callable[[], tuple[str, ...] | None] = tuple
 
-    def know_unseen(self, call: Callable[[], tuple[str, ...]]) -> None:
-        """`call` tells which card payments were allowed offline and have not come."""
+    def know_unseen(self, call: Callable[[], tuple[str, ...] | None]) -> None:
+        """`call` tells which card payments were allowed offline and have not come; None while nobody knows."""
         self._unseen = call
 
     async def day(self, text: str) -> BusinessDay:
@@ -92,13 +92,14 @@ class Days:
         dates = await self._dates(whole, calendar)
         totals = await asyncio.to_thread(_takings, whole, text, dates)
         devices = await asyncio.to_thread(_devices, of_day, now, begin_ms)
+        unseen = self._unseen()
         standing = Standing(
-            behind,
+            behind or unseen is None,
             now.limps,
             now.oldest_waiting_ms is not None and now.oldest_waiting_ms < end_ms,
             now.oldest_kept_ms is not None and now.oldest_kept_ms > begin_ms,
             now.at_ms >= begin_ms,
-            self._unseen(),
+            unseen or (),
         )
         reasons = why_not(devices, standing)
         return BusinessDay(

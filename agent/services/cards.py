@@ -24,6 +24,8 @@ UNSEEN_S: Final = 600.0
 """A reservation whose payment never came is told after so long, in seconds that the box runs."""
 TIDY_S: Final = 3_600.0
 """How often it is looked whether something that has ended is to be forgotten."""
+AWAITED_S: Final = 30.0
+"""So long a payment that was approved is awaited before its day counts as incomplete."""
 OLD: Final = "offline_payments_old"
 NAMED_MAX: Final = 5
 """So many payments are named in words."""
@@ -178,9 +180,13 @@ class Cards:
         """All that was approved or taken offline and has no final fate, as known now; the oldest first."""
         return tuple(sorted(self._open.values(), key=lambda one: one.at_s))
 
-    def unseen(self) -> tuple[str, ...]:
-        """Ids of the payments that were approved and whose own event has not come, the oldest first."""
-        return tuple(one.payment_id for one in self.reserved() if not one.stored)
+    def unseen(self) -> tuple[str, ...] | None:
+        """Ids of the payments that were approved and whose own event has not come for a while, the oldest first; None
+        where that is not known yet."""
+        if not self._loaded:
+            return None
+        late_s = self._kept.lived_s() - AWAITED_S
+        return tuple(one.payment_id for one in self.reserved() if not one.stored and one.at_s <= late_s)
 
     async def release(self, payment_id: str, actor: str, reason: str, taken: bool = False) -> None:
         """A person ends a reservation; `taken`: they know that the payment was taken, and what became of it. Raises

@@ -210,6 +210,8 @@ def test_a_device_keeps_so_many_filters_in_the_broker_over_all_its_connections(b
         wire.send(subscribing(180, 60))
         assert [got.kind for got in wire.rest()] == [mqtt.DISCONNECT] * (level == V5)
     assert box.counts()["subscriptions_over_limit"] == before + 1
+    with connected(clean=False, resumed=True) as wire:
+        assert subscribe(wire, 0, 60) == mqtt.SUBACK, "what was refused does not count against what it has"
     with connected(clean=True, resumed=False) as wire:
         assert [subscribe(wire, first, 60) for first in (0, 60, 120)] == [mqtt.SUBACK] * 3
         ended = b"".join(mqtt.text(f"pos/v1/{name}/x/{one}") for one in range(60))

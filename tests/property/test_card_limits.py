@@ -20,7 +20,9 @@ from agent.core.commands import Command
 from agent.core.errors import NightsafeError
 from agent.core.policy import Ask, CardPayment, Reservation
 from agent.core.requests import Reply, Request
+from agent.core.takings import Standing, why_not
 from agent.journal.requests import Requests
+from agent.services import cards as stage
 from agent.services.cards import Cards, Terms
 from tests.property.journal_rig import Rig, Ticking
 
@@ -260,6 +262,24 @@ def test_a_capture_above_what_was_approved_counts_whole_also_after_a_kill() -> N
             assert made.cards.exposure == 195
 
     asyncio.run(play())
+
+
+def test_a_payment_that_was_approved_and_does_not_come_is_named_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        async with house() as (made, _):
+            assert made.cards.unseen() is None, "nobody has looked yet"
+            for name in ("came", "never"):
+                await made.ask(Ask("till-1", name, "tok", 10, "GBP"))
+            made.cards.paid(CardPayment("till-1", "came", "tok", 10, "GBP", True))
+            await settle(made)
+            assert made.cards.unseen() == ()
+            monkeypatch.setattr(stage, "AWAITED_S", 0.0)
+            assert made.cards.unseen() == ("never",)
+
+    asyncio.run(play())
+    named = why_not((), Standing(unseen=("never",)))
+    assert len(named) == 1
+    assert "1 card payment allowed offline has not come: never." in named[0]
 
 
 def test_what_has_ended_is_forgotten_when_it_is_old_and_its_records_are_gone_and_nothing_open_ever_is() -> None:

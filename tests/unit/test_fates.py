@@ -69,6 +69,7 @@ def test_A2_10_only_a_declined_payment_asked_for_by_its_id_may_be_charged_again(
         ((fact(5), fact(8, "voided")), (ended("declined", 9, cursor=6),), True),
         ((fact(8),), (ended("declined", 9, cursor=6),), False),
         ((fact(5), fact(6)), (ended("declined", 6),), False),
+        ((fact(5, "authorized"), fact(7, "authorized"), fact(9)), (ended("declined", 9),), False),
         ((fact(5, "authorized"), fact(6, device="till-2")), (ended("declined", 6),), False),
         ((fact(5),), (), False),
     ],
