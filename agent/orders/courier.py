@@ -32,6 +32,10 @@ LOOK_S: Final = 1.0
 """How often devices and ages are looked at, in seconds."""
 HEAR_S: Final = 5.0
 """How often the log is looked through while nobody says that there is something in it, in seconds."""
+PAUSE_S: Final = 0.05
+"""Least pause between two looks: what comes meanwhile is looked at together."""
+ORDERS_AT_ONCE: Final = 50
+"""After so many orders others have their turn."""
 RETRY_S: Final = 1.0
 """Until what could not be written or sent is tried again, in seconds."""
 AGAIN_S: Final = 5.0
@@ -112,7 +116,7 @@ class Limits(Protocol):
 class _InHand:
     """One order. `told` is what each device was last told, `shown` when it was first told in this run."""
 
-    __slots__ = ("changed_s", "content", "heard_s", "order", "shown", "told")
+    __slots__ = ("changed_s", "content", "heard_s", "made", "order", "shown", "told")
 
     def __init__(self, order: Order, content: PlacedOrder | None, heard_s: float, changed_s: float) -> None:
         self.order = order
@@ -121,6 +125,8 @@ class _InHand:
         self.changed_s = changed_s
         self.told: dict[str, bytes] = {}
         self.shown: dict[str, Any] = {}
+        self.made: tuple[Order, bool, bytes] | None = None
+        """What any device is to be told, as a digest: of which order, and whether it is late."""
 
 
 class Courier:
@@ -154,6 +160,7 @@ class Courier:
         self._told_s: dict[str, float] = {}
         """When a device was last told everything."""
         self._heard_s = self._tidied_s = float("-inf")
+        self._now = clock.now_ms(), clock.lived_s()
         self._wake = asyncio.Event()
         self._waiting: tuple[str, str] | None = None
         hearing.on_step(self._stepped)
@@ -215,12 +222,14 @@ class Courier:
                 log.debug("orders_put_off", code=error.code)
                 await asyncio.sleep(RETRY_S)
             else:
+                await asyncio.sleep(PAUSE_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
                         await self._wake.wait()
 
     async def _turn(self) -> None:
         now_s = asyncio.get_running_loop().time()
+        self._now = self._clock.now_ms(), self._clock.lived_s()
         if not self._loaded:
             await self._load()
         if now_s - self._heard_s >= HEAR_S:
@@ -277,9 +286,9 @@ class Courier:
     # Time -------------------------------------------------------------------------------------------------------------
 
     def _age_s(self, one: _InHand) -> int:
+        now_ms, lived_s = self._now
         placed = one.order.placed
-        lived_s = self._clock.lived_s() - one.heard_s
-        return order_offers.age_s(placed.placed_ms, self._clock.now_ms(), lived_s) if placed is not None else 0
+        return order_offers.age_s(placed.placed_ms, now_ms, lived_s - one.heard_s) if placed is not None else 0
 
     async def _note_unanswered(self) -> None:
         """Whose time is over: that goes up, and who has it on the screen should have answered."""
@@ -324,15 +333,26 @@ class Courier:
 
     async def _deliver(self) -> None:
         """Tell each device what it was not told yet."""
-        for order_id, one in tuple(self._orders.items()):
-            due = [device for device in sorted(self._ready) if self._differs(one, device)]
-            if not due or one.content is None:
+        ready = sorted(self._ready)
+        for number, (order_id, one) in enumerate(tuple(self._orders.items())):
+            if number % ORDERS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            due = self._due(one, ready)
+            if not due:
                 continue
             take = self._offering(one, due)
             if take(one.order, 0).facts:
                 one.order = (await self._tables.step(order_id, take)).order
             for device in due:
                 await self._send(one, device)
+
+    def _due(self, one: _InHand, devices: Sequence[str]) -> list[str]:
+        """Those that may be told of it, and were told something else or nothing."""
+        may = [device for device in devices if order_offers.offerable(one.order, device)] if one.content else []
+        if not may:
+            return []
+        digest = self._digest(one, may[0])
+        return [device for device in may if one.told.get(device) != digest]
 
     def _offering(self, one: _InHand, devices: Sequence[str]) -> Take:
         """The step that notes whom it goes to."""
@@ -356,9 +376,15 @@ class Courier:
             return None
         return order_offers.offer(one.order, one.content, device, self._age_s(one), self._limits().response_timeout_s)
 
-    def _differs(self, one: _InHand, device: str) -> bool:
-        offer = self._offer(one, device)
-        return offer is not None and one.told.get(device) != _digest(offer)
+    def _digest(self, one: _InHand, device: str) -> bytes:
+        """What a device is to be told, but for the age, which grows by itself. All devices are told the same."""
+        late = order_offers.is_late(one.order, self._age_s(one), self._limits().response_timeout_s)
+        if one.made is None or one.made[0] is not one.order or one.made[1] != late:
+            offer = self._offer(one, device)
+            assert offer is not None
+            body = msgspec.json.encode(msgspec.structs.replace(offer, age_s=0))
+            one.made = one.order, late, sha256(body).digest()
+        return one.made[2]
 
     async def _send(self, one: _InHand, device: str) -> None:
         offer = self._offer(one, device)
@@ -366,7 +392,7 @@ class Courier:
             return
         topic, payload = f"pos/v1/{device}/orders", msgspec.json.encode(offer)
         await self._publisher.publish(topic, payload, expiry_s=EXPIRY_S)
-        one.told[device] = _digest(offer)
+        one.told[device] = self._digest(one, device)
         if not one.order.touched:
             one.shown.setdefault(device, self._presence.mark(device))
         log.info("order_offered", order=one.order.order_id, device=device, state=offer.state, late=offer.late)
@@ -386,8 +412,3 @@ class Courier:
             hint = "Make them, then say so at a device or with `nightsafe orders provided`. They are paid."
             self._telling.hold(WAITING, "critical", *words, hint)
             self._waiting = words
-
-
-def _digest(offer: Offer) -> bytes:
-    """What a device was told, but for the age, which grows by itself."""
-    return sha256(msgspec.json.encode(msgspec.structs.replace(offer, age_s=0))).digest()
