@@ -186,14 +186,26 @@ async def test_what_is_done_to_an_order_is_told_to_all_and_a_refused_answer_is_t
         await until(lambda: venue.told("till-2")[-1] == "offered")
 
 
-async def test_when_time_is_over_it_is_late_for_all_and_who_showed_it_should_have_answered(venue: Venue) -> None:
+async def test_A6_2_who_has_shown_an_order_for_as_long_as_it_may_take_should_have_answered(venue: Venue) -> None:
+    venue.response_timeout_s = 0.3
+    venue.now_ms_ += 7_200_000
+    async with courier(venue):
+        await until(lambda: venue.sent)
+        await asyncio.sleep(0.1)
+        assert venue.unheard == [], "a late order, too, gives its device time"
+        await until(lambda: venue.unheard)
+        await asyncio.sleep(0.1)
+    assert venue.unheard == ["till-1"]
+
+
+async def test_when_time_is_over_it_is_late_for_all_and_waits_for_a_person(venue: Venue) -> None:
     async with courier(venue):
         await until(lambda: venue.sent)
         venue.now_ms_ += 121_000
         await until(lambda: venue.conditions.get(WAITING))
         await until(lambda: len(venue.sent) == 2)
         assert (venue.sent[-1][1]["late"], venue.sent[-1][1]["ask"]) == (True, "check_whether_already_provided")
-        assert venue.unheard == ["till-1"]
+        assert venue.unheard == [], "it was shown a moment ago"
         assert venue.known[ID].awaiting_venue is not None
         assert venue.known[ID].rejected is None
         step = orders.acted(venue.known[ID], "accepted", "Ann", AT_MS)
