@@ -39,10 +39,15 @@ def age_s(placed_ms: int, now_ms: int, lived_s: float) -> int:
     return max(0, int(lived_s), (now_ms - placed_ms) // 1000)
 
 
-def due(order: Order, age_s: int, response_timeout_s: float) -> bool:
-    """Whether its time to respond is over; its own time wins."""
+def time_to_respond_s(order: Order, response_timeout_s: float) -> float:
+    """How long somebody has to respond to it; its own time wins."""
     own_s = order.placed.respond_within_s if order.placed is not None else None
-    return order.placed is not None and age_s >= (own_s if own_s is not None else response_timeout_s)
+    return own_s if own_s is not None else response_timeout_s
+
+
+def due(order: Order, age_s: int, response_timeout_s: float) -> bool:
+    """Whether its time to respond is over."""
+    return order.placed is not None and age_s >= time_to_respond_s(order, response_timeout_s)
 
 
 def is_late(order: Order, age_s: int, response_timeout_s: float) -> bool:

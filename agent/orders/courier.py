@@ -124,7 +124,7 @@ class _InHand:
         self.heard_s = heard_s
         self.changed_s = changed_s
         self.told: dict[str, bytes] = {}
-        self.shown: dict[str, Any] = {}
+        self.shown: dict[str, tuple[float, Any]] = {}
         self.made: tuple[Order, bool, bytes] | None = None
         """What any device is to be told, as a digest: of which order, and whether it is late."""
 
@@ -220,6 +220,7 @@ class Courier:
                 await self._turn()
             except NightsafeError as error:
                 log.debug("orders_put_off", code=error.code)
+                self._heard_s = float("-inf")
                 await asyncio.sleep(RETRY_S)
             else:
                 await asyncio.sleep(PAUSE_S)
@@ -236,7 +237,7 @@ class Courier:
             self._heard_s = now_s
             await self._hearing.catch_up()
         await self._reload()
-        await self._note_unanswered()
+        await self._note_unanswered(now_s)
         self._note_ready(now_s)
         await self._deliver()
         self._tell_people()
@@ -290,8 +291,8 @@ class Courier:
         placed = one.order.placed
         return order_offers.age_s(placed.placed_ms, now_ms, lived_s - one.heard_s) if placed is not None else 0
 
-    async def _note_unanswered(self) -> None:
-        """Whose time is over: that goes up, and who has it on the screen should have answered."""
+    async def _note_unanswered(self, now_s: float) -> None:
+        """Whose time is over: that goes up. Who has had it on the screen for as long should have answered."""
         timeout_s = self._limits().response_timeout_s
         for order_id, one in tuple(self._orders.items()):
             if one.order.touched or one.order.closed or not order_offers.due(one.order, self._age_s(one), timeout_s):
@@ -299,9 +300,11 @@ class Courier:
             if orders.unanswered(one.order, 0).facts:
                 one.order = (await self._tables.step(order_id, orders.unanswered)).order
                 log.warning("order_unanswered", order=order_id, offered_to=list(one.order.offered))
-            for device, mark in one.shown.items():
-                self._presence.unanswered(device, mark)
-            one.shown = {}
+            within_s = order_offers.time_to_respond_s(one.order, timeout_s)
+            for device, (at_s, mark) in tuple(one.shown.items()):
+                if now_s - at_s >= within_s:
+                    del one.shown[device]
+                    self._presence.unanswered(device, mark)
 
     # Devices ----------------------------------------------------------------------------------------------------------
 
@@ -394,7 +397,7 @@ class Courier:
         await self._publisher.publish(topic, payload, expiry_s=EXPIRY_S)
         one.told[device] = self._digest(one, device)
         if not one.order.touched:
-            one.shown.setdefault(device, self._presence.mark(device))
+            one.shown.setdefault(device, (asyncio.get_running_loop().time(), self._presence.mark(device)))
         log.info("order_offered", order=one.order.order_id, device=device, state=offer.state, late=offer.late)
 
     # People -----------------------------------------------------------------------------------------------------------

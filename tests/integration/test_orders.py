@@ -421,6 +421,22 @@ def test_A6_2_a_device_is_offered_orders_when_it_says_that_it_is_ready(
         tablet.is_now("ready").shown(one, state="offered")
 
 
+def test_orders_that_were_kept_before_anything_acted_on_them_are_taken_in(new_box: NewBox, new_cloud: NewCloud) -> None:
+    cloud = new_cloud().start()
+    box = new_box(cloud.url, uplink={"probe_interval_s": 1}).start()
+    one, gone = place(cloud, new_name("A")), place(cloud, new_name("A"))
+    send(cloud, "order.cancelled", order_id=gone, reason="guest")
+    has(box, gone, state="cancelled")
+    assert box.stop() == 0
+    with sqlite3.connect(box.journal) as connection:  # as an older version has left it
+        connection.executescript("delete from order_facts; delete from orders; update orders_place set taken = 0;")
+    box.start()
+    with Tablet(box) as tablet:
+        tablet.shown(one, state="offered")
+        has(box, gone, state="cancelled")
+        assert tablet.of(gone) == []
+
+
 def test_only_named_devices_are_offered_orders(new_box: NewBox, cloud: CloudServer) -> None:
     box = new_box(cloud.url, uplink={"probe_interval_s": 1}, orders={"devices": ["tablet-1"]}).start()
     with Tablet(box, "tablet-1") as named, Tablet(box, "tablet-2") as other:

@@ -1,4 +1,4 @@
-"""Orders in the real journal: whatever tills store, people press, the cloud says, and whenever the box is killed.
+"""Orders in the real journal: whatever tills store, people press, the cloud says, fails, and whenever it is killed.
 
 Judged by the log alone, where everything stands in the order in which it became durable.
 """
@@ -6,9 +6,11 @@ Judged by the log alone, where everything stands in the order in which it became
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from agent.core import orders
 from agent.core.arrivals import Outcome
 from agent.core.commands import Command
+from agent.core.errors import Transient
 from agent.core.orders import Override, Said
 from agent.journal.inbox import Inbox
 from agent.journal.orders import OrderTables
@@ -51,6 +54,7 @@ moves = st.lists(
         st.tuples(st.just("press"), st.tuples(st.sampled_from(IDS), st.sampled_from(SAID), st.booleans())),
         st.tuples(st.just("command"), st.tuples(st.sampled_from(IDS), st.sampled_from(sorted(COMMANDS)))),
         st.tuples(st.just("sell"), st.integers(1, 20)),
+        st.tuples(st.just("fail"), st.booleans()),
         st.tuples(st.just("kill"), st.none()),
     ),
     min_size=4,
@@ -87,8 +91,27 @@ class Venue:
         self.tables = OrderTables(life.folder, 65_536, writing, lambda: life.journal.book.lineage, lambda: 0)
         self.hearing = Hearing(self.tables, Log(life), Quiet())
         self.inbox = Inbox(writing, self.tables.command)
+        self._landed: bool | None = None
+        """How the next write of orders fails: whether it is on the disk all the same."""
 
     async def move(self, kind: str, what: Any, number: int) -> None:
+        if kind == "fail":
+            self._landed = what
+        elif self._landed is not None and kind in ("hear", "press", "command"):
+            with suppress(Transient), patch.object(self.life.journal.writing, "transact", self._fail):
+                await self._move(kind, what, number)
+        else:
+            await self._move(kind, what, number)
+
+    async def _fail(self, work: Any, must: bool = False) -> Any:
+        landed, self._landed = self._landed, None
+        if landed is not False:
+            result = await type(self.life.journal.writing).transact(self.life.journal.writing, work, must)
+            if landed is None:
+                return result
+        raise Transient("disk_full", "It could not be written.")
+
+    async def _move(self, kind: str, what: Any, number: int) -> None:
         match kind:
             case "say":
                 made = [
