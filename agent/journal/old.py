@@ -30,7 +30,7 @@ _KINDS: Final[dict[str, Callable[[int], bool]]] = {
 """What a column of each type may hold, by its serial type in the file."""
 SINCE: Final = {
     "attentions": 3, "letters": 5, "kept_facts": 5, "downlink": 6, "commands": 6, "requests": 7, "reservations": 7,
-    "payment_fates": 8, "payment_dismissals": 8,
+    "payment_fates": 8, "payment_dismissals": 8, "orders": 9, "order_facts": 9,
 }  # fmt: skip
 """Tables that an older schema did not have: the first one that did."""
 OLDER_COLUMNS: Final = {"streams": 8, "gaps": 5, "journal": 10}
